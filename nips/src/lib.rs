@@ -1,2 +1,36 @@
-//! x
+//! What `oa` says on the wire: kinds, codecs, records and ports.
+//!
+//! This crate is the only one that reads tag strings. It has no clock, no I/O, no runtime and no randomness it
+//! was not given, and decoding never panics: bad bytes come back as an error that names what was wrong.
+//!
+//! - [`kind`]: every event kind in one table
+//! - [`mail`]: NIP-17 and NIP-04 direct messages as one type, [`mail::Mail`]
+//! - [`envelope`]: what agents say to agents inside a rumor of kind 9910
+//! - [`profile`]: kinds 0, 10002 and 10050
+//! - [`files`]: the operator protocol, a 9P in spirit
+//! - [`record`]: tick records, their header and chain
+//! - [`port`]: the traits through which others reach relays and keys
+//!
+//! ```
+//! use oa_nips::mail::{Draft, Protocol};
+//! use oa_nips::nostr::Keys;
+//!
+//! let (alice, bob) = (Keys::generate(), Keys::generate());
+//! let rumor = Draft::text(bob.public_key(), "hello", 1_790_000_000_123).rumor(alice.public_key());
+//! let mail = oa_nips::mail::read_rumor(&alice.public_key(), &oa_nips::mail::to_json(&rumor))?;
+//! assert_eq!(mail.text(), Some("hello"));
+//! assert_eq!(mail.protocol, Protocol::Nip17);
+//! # Ok::<(), oa_nips::mail::OpenError>(())
+//! ```
+
+pub mod envelope;
+pub mod files;
+pub mod hex;
+pub mod kind;
+pub mod mail;
+pub mod port;
+pub mod profile;
+pub mod record;
+mod tags;
+
 pub use nostr;
