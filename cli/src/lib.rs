@@ -1,1 +1,19 @@
-//! x
+//! The programs `oa` and `oa-node`: the only place that wires parts, prints, and reads the environment.
+//!
+//! - `args`: the command lines
+//! - `commands`: one command a file
+//! - `client`: talks to a node, by events alone
+//! - `host`: runs a node in this process, with its relay
+//! - `config`: `config.toml` of a server
+//! - `error`: what went wrong, what to do about it, and the exit code
+
+mod args;
+mod client;
+mod commands;
+mod config;
+mod error;
+mod host;
+mod output;
+mod start;
+
+pub use start::{oa, oa_node};

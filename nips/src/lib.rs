@@ -9,6 +9,7 @@
 //! - [`profile`]: kinds 0, 10002 and 10050
 //! - [`files`]: the operator protocol, a 9P in spirit
 //! - [`record`]: tick records, their header and chain
+//! - [`trajectory`]: records on relays, kinds 39230 and 39231
 //! - [`port`]: the traits through which others reach relays and keys
 //!
 //! ```
@@ -31,6 +32,7 @@ pub mod mail;
 pub mod port;
 pub mod profile;
 pub mod record;
+pub mod trajectory;
 mod tags;
 
 pub use nostr;

@@ -9,6 +9,7 @@ use nostr::{Event, EventId, JsonUtil, PublicKey, Tag, Timestamp, UnsignedEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Envelope;
+use crate::port::{Signer, SignerError};
 use crate::{kind, tags};
 
 /// The longest text taken in or sent out, in bytes. Two NIP-44 layers around it stay under 64 KiB of event.
@@ -237,6 +238,32 @@ fn read(
         reply_to: tags::parent(tags),
         body,
     }
+}
+
+/// Why an event could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum UnwrapError {
+    /// It never will be.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The signer's words; where it was only away, the same event may open later.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+}
+
+/// Opens an event with the recipient's signer. The event's own signature is the caller's to verify.
+///
+/// # Errors
+/// What the event lacks, or what the signer said.
+pub async fn unwrap(event: &Event, signer: &dyn Signer) -> Result<Mail, UnwrapError> {
+    check_outer(event)?;
+    if event.kind == kind::LEGACY_DM {
+        let text = signer.nip04_decrypt(&event.pubkey, &event.content).await?;
+        return Ok(read_legacy(event, text)?);
+    }
+    let seal = open_seal(&signer.nip44_decrypt(&event.pubkey, &event.content).await?)?;
+    let rumor = signer.nip44_decrypt(&seal.author, &seal.ciphertext).await?;
+    Ok(open_rumor(&seal, &rumor)?)
 }
 
 /// A message to be sent.

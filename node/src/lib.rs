@@ -1,1 +1,27 @@
-//! x
+//! The node: agents, their mailboxes and their ticks, steered by nothing but Nostr events.
+//!
+//! Mail comes in through [`drivers::nostr`], is opened and judged by `mailin`, and lands in an inbox of the
+//! [`store`]. The [`engine`] gives each envelope its tick: a [`program`] works on a [`namespace`], and what it did is
+//! committed as one unit. The [`outbox`] carries what the unit says to relays. [`node::Node`] wires it all.
+
+mod alarms;
+pub mod agent;
+pub mod codes;
+pub mod drivers;
+pub mod engine;
+pub mod home;
+pub mod keyring;
+mod mailin;
+mod maintenance;
+pub mod namespace;
+pub mod node;
+pub mod notice;
+mod operator;
+pub mod outbox;
+pub mod program;
+mod publisher;
+pub mod signer;
+pub mod store;
+pub mod time;
+
+pub use node::Node;

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! `oa-node`: the daemon for a server.
+
+fn main() -> std::process::ExitCode {
+    oa_cli::oa_node()
+}

@@ -1,0 +1,229 @@
+//! The command lines of `oa` and `oa-node`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where everything of ours lives, and how to print.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// The home folder [default: ~/.oa]
+    #[arg(long, env = "OA_HOME", global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// One JSON object a line on stdout, everything else on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to log on stderr, as error, warn, info, debug, trace or a filter such as oa_node=debug
+    #[arg(long, env = "OA_LOG", global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// Agents that live on Nostr.
+#[derive(Debug, Parser)]
+#[command(name = "oa", version, about, max_term_width = 100)]
+pub(crate) struct Oa {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: OaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OaCommand {
+    /// Start a relay, a node and the concierge, and say how to reach it
+    Up(Up),
+    /// Send a direct message and print the reply
+    Dm(Dm),
+    /// Create, list, show and remove agents
+    #[command(subcommand)]
+    Agent(Agent),
+    /// Print what an agent did
+    Logs(Logs),
+    /// Run the relay alone
+    Relay(Relay),
+}
+
+/// `oa up`
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where the bundled relay listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:7447", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// Another relay to live on too; may be given several times
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Vec<String>,
+    /// Who owns the concierge from the start, instead of whoever claims it
+    #[arg(long, value_name = "NPUB")]
+    pub(crate) owner: Option<String>,
+    /// Look for missed mail this often, in milliseconds
+    #[arg(long, default_value_t = 60_000, hide = true)]
+    pub(crate) sweep_ms: u64,
+}
+
+/// `oa dm`
+#[derive(Debug, Args)]
+pub(crate) struct Dm {
+    /// An agent of the node, or anybody's npub
+    #[arg(value_name = "NAME|NPUB")]
+    pub(crate) to: String,
+    /// What to say; - reads it from stdin
+    pub(crate) text: String,
+    /// How long to wait for the reply
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub(crate) wait: Duration,
+    /// Send and go
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+    /// Speak the legacy protocol (NIP-04)
+    #[arg(long)]
+    pub nip04: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agent {
+    /// Create an agent
+    New(AgentNew),
+    /// List the agents
+    List,
+    /// Show an agent's status
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Remove an agent for good; its key is never used again
+    Rm {
+        /// Its name
+        name: String,
+    },
+    /// Let somebody in who waits, or keep out who was in
+    Allow {
+        /// The agent
+        name: String,
+        /// Who
+        npub: String,
+        /// Keep out instead
+        #[arg(long)]
+        not: bool,
+    },
+    /// Say a word to an agent's ctl: tick, hibernate, stop, resume, claim
+    Ctl {
+        /// The agent
+        name: String,
+        /// The word
+        word: String,
+    },
+}
+
+/// `oa agent new`
+#[derive(Debug, Args)]
+pub(crate) struct AgentNew {
+    /// Its name: a-z, 0-9 and -
+    pub(crate) name: String,
+    /// A manifest in TOML to start from; - reads it from stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Which program it runs
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) program: Option<String>,
+    /// Who may write to it
+    #[arg(long, value_enum)]
+    pub(crate) dm: Option<Policy>,
+}
+
+/// A DM policy.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Policy {
+    Owner,
+    Allowlist,
+    Pairing,
+    Open,
+}
+
+/// `oa logs`
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The agent
+    pub(crate) agent: String,
+    /// Go on printing what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Print mail that was refused instead of ticks
+    #[arg(long)]
+    pub(crate) refused: bool,
+}
+
+/// `oa relay`
+#[derive(Debug, Args)]
+pub(crate) struct Relay {
+    /// Where it listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:7447", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// Where it keeps events [default: the home's relay folder]
+    #[arg(long, value_name = "DIR", conflicts_with = "memory")]
+    pub(crate) data: Option<PathBuf>,
+    /// Keep events in memory only
+    #[arg(long)]
+    pub(crate) memory: bool,
+}
+
+/// A node for a server.
+#[derive(Debug, Parser)]
+#[command(name = "oa-node", version, about, max_term_width = 100)]
+pub(crate) struct OaNode {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: OaNodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OaNodeCommand {
+    /// Create a home: seed, config.toml
+    Init {
+        /// Who may steer the node; without it an operator key is made in the home
+        #[arg(long, value_name = "NPUB")]
+        operator: Option<String>,
+        /// A relay to live on; may be given several times
+        #[arg(long, value_name = "URL")]
+        relay: Vec<String>,
+    },
+    /// Run the node until SIGTERM
+    Run,
+    /// Ask the running node how it is
+    Status,
+}
+
+/// Reads `10s`, `500ms`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a time such as 10s"))?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(|| "too long".to_owned()),
+        _ => Err(format!("{unit:?} is none of ms, s, m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_are_consistent() {
+        use clap::CommandFactory;
+        Oa::command().debug_assert();
+        OaNode::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_with_their_units() {
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err() && duration("3 weeks").is_err());
+    }
+}

@@ -1,0 +1,39 @@
+//! One command a file.
+
+pub(crate) mod agent;
+pub(crate) mod dm;
+pub(crate) mod logs;
+pub(crate) mod node;
+pub(crate) mod relay;
+pub(crate) mod up;
+
+use std::io::Read;
+
+use oa_node::home::Home;
+
+use crate::client::Client;
+use crate::error::{Error, Kind, Result};
+use crate::host::home_error;
+use crate::start::Context;
+
+/// The longest text read from stdin, in bytes.
+const STDIN_MAX: u64 = 16 * 1024 * 1024;
+
+/// Connects to the node of the home.
+async fn connect(context: &Context) -> Result<Client> {
+    let home = Home::peek(&context.home).map_err(home_error)?;
+    Client::connect(&home.client(), &home.operator_key()).await
+}
+
+/// Reads all of stdin as text.
+fn stdin() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(STDIN_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// An npub or hex key.
+fn public_key(text: &str) -> Result<oa_nips::nostr::PublicKey> {
+    oa_nips::nostr::PublicKey::parse(text)
+        .map_err(|_| Error::new(Kind::Usage, format!("{text:?} is neither an npub nor 64 hex digits")))
+}

@@ -1,0 +1,125 @@
+//! `oa agent`: create, list, show, remove, let in.
+
+use oa_nips::files::{Stat, Verb};
+use oa_node::agent::manifest::{self, Manifest};
+use serde_json::{Value, json};
+
+use crate::args::{Agent, AgentNew, Policy};
+use crate::client::Client;
+use crate::commands::{connect, public_key, stdin};
+use crate::error::{Error, Kind, Result};
+use crate::start::Context;
+
+/// The entry of `/agents` that is no agent.
+const NEW: &str = "new";
+
+pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
+    // A manifest that is wrong should not need a node to be told so.
+    let manifest = match &args {
+        Agent::New(new) => Some(manifest_of(new)?),
+        _ => None,
+    };
+    let mut client = connect(context).await?;
+    let output = context.output;
+    match args {
+        Agent::New(_) => {
+            let body = manifest.map(|manifest| manifest.to_toml()).unwrap_or_default().into_bytes();
+            let created = object(&client.ask(Verb::Call, "/agents/new", body).await?)?;
+            output.object(&created);
+            output.say(format!("{} is {}", field(&created, "name"), field(&created, "npub")));
+        }
+        Agent::List => list(context, &mut client).await?,
+        Agent::Show { name } => {
+            let status = object(&client.ask(Verb::Read, &format!("/agents/{name}/status"), Vec::new()).await?)?;
+            output.object(&status);
+            for (key, value) in status.as_object().into_iter().flatten() {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                output.say(format!("{key:<12} {value}"));
+            }
+        }
+        Agent::Rm { name } => ctl(context, &mut client, &name, "remove").await?,
+        Agent::Allow { name, npub, not } => {
+            public_key(&npub)?;
+            let verb = if not { "deny" } else { "allow" };
+            ctl(context, &mut client, &name, &format!("{verb} {npub}")).await?;
+        }
+        Agent::Ctl { name, word } => ctl(context, &mut client, &name, &word).await?,
+    }
+    client.close().await;
+    Ok(())
+}
+
+async fn ctl(context: &Context, client: &mut Client, name: &str, word: &str) -> Result<()> {
+    let path = format!("/agents/{name}/ctl");
+    let said = object(&client.ask(Verb::Call, &path, word.as_bytes().to_vec()).await?)?;
+    context.output.object(&said);
+    match said.get("code").and_then(Value::as_str) {
+        Some(code) => context.output.say(format!("send {name} \"claim {code}\" within 10 minutes to own it")),
+        None => context.output.say(format!("{name}: {word}, done")),
+    }
+    Ok(())
+}
+
+async fn list(context: &Context, client: &mut Client) -> Result<()> {
+    let entries = client.ask(Verb::List, "/agents", Vec::new()).await?;
+    let entries: Vec<Stat> = serde_json::from_slice(&entries).map_err(|error| no_json(&error))?;
+    for Stat { name, .. } in entries.into_iter().filter(|entry| entry.name != NEW) {
+        let status = object(&client.ask(Verb::Read, &format!("/agents/{name}/status"), Vec::new()).await?)?;
+        context.output.object(&json!({
+            "name": name,
+            "npub": status.get("npub"),
+            "lifecycle": status.get("lifecycle"),
+            "program": status.get("program"),
+            "ticks": status.get("ticks"),
+        }));
+        context.output.say(format!(
+            "{name:<16} {:<11} {:<10} {}",
+            field(&status, "lifecycle"),
+            field(&status, "program"),
+            field(&status, "npub")
+        ));
+    }
+    Ok(())
+}
+
+fn manifest_of(new: &AgentNew) -> Result<Manifest> {
+    let mut manifest = match &new.file {
+        None => Manifest::new(&new.name, "concierge"),
+        Some(path) => {
+            let text = if path.as_os_str() == "-" {
+                stdin()?
+            } else {
+                let failed = |error| Error::new(Kind::Usage, format!("{}: {error}", path.display()));
+                std::fs::read_to_string(path).map_err(failed)?
+            };
+            Manifest::parse(&text)
+                .map_err(|error| Error::new(Kind::Usage, format!("{}: {error}", path.display())))?
+        }
+    };
+    manifest.name.clone_from(&new.name);
+    if let Some(program) = &new.program {
+        manifest.program.clone_from(program);
+    }
+    if let Some(policy) = new.dm {
+        manifest.dm.policy = match policy {
+            Policy::Owner => manifest::Policy::Owner,
+            Policy::Allowlist => manifest::Policy::Allowlist,
+            Policy::Pairing => manifest::Policy::Pairing,
+            Policy::Open => manifest::Policy::Open,
+        };
+    }
+    manifest.check().map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
+    Ok(manifest)
+}
+
+fn object(bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|error| no_json(&error))
+}
+
+fn no_json(error: &serde_json::Error) -> Error {
+    Error::new(Kind::Failed, format!("the node's answer is not what it should be: {error}"))
+}
+
+fn field<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or("-")
+}

@@ -1,0 +1,56 @@
+//! `oa dm`: a direct message, and the reply.
+
+use oa_nips::files::Verb;
+use oa_nips::mail::{Protocol, TEXT_BYTES_MAX};
+use oa_nips::nostr::PublicKey;
+use serde_json::json;
+
+use crate::args::Dm;
+use crate::client::Client;
+use crate::commands::{connect, public_key, stdin};
+use crate::error::{Error, Kind, Result};
+use crate::host::npub;
+use crate::start::Context;
+
+pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
+    let text = if args.text == "-" { stdin()? } else { args.text };
+    if text.trim().is_empty() {
+        return Err(Error::new(Kind::Usage, "there is nothing to say"));
+    }
+    if text.len() > TEXT_BYTES_MAX {
+        let message = format!("{} bytes are too many for one message; it may have {TEXT_BYTES_MAX}", text.len());
+        return Err(Error::new(Kind::Usage, message));
+    }
+    let mut client = connect(context).await?;
+    let to = resolve(&mut client, &args.to).await?;
+    let protocol = if args.nip04 { Protocol::Nip04 } else { Protocol::Nip17 };
+    let id = client.dm(to, &text, protocol).await?;
+    let output = context.output;
+    if args.no_wait {
+        output.object(&json!({ "sent": id, "to": npub(&to) }));
+    } else {
+        let mail = client.answer(to, id, args.wait, |worry| output.note(worry)).await?;
+        output.object(&json!({
+            "sent": id,
+            "from": npub(&mail.author),
+            "id": mail.id,
+            "protocol": mail.protocol,
+            "text": mail.text(),
+        }));
+        output.say(mail.text().unwrap_or("(an answer that is no text)"));
+    }
+    client.close().await;
+    Ok(())
+}
+
+/// An npub as it is; a name by asking the node.
+async fn resolve(client: &mut Client, to: &str) -> Result<PublicKey> {
+    if let Ok(key) = public_key(to) {
+        return Ok(key);
+    }
+    let status = client.ask(Verb::Read, &format!("/agents/{to}/status"), Vec::new()).await?;
+    let status: serde_json::Value = serde_json::from_slice(&status)
+        .map_err(|error| Error::new(Kind::Failed, format!("the node's answer is no status: {error}")))?;
+    let npub = status.get("npub").and_then(serde_json::Value::as_str).unwrap_or_default();
+    public_key(npub)
+}

@@ -1,0 +1,108 @@
+//! `oa-node`: init, run, status.
+
+use std::time::Duration;
+
+use oa_nips::files::Verb;
+use oa_node::agent::manifest::Npub;
+use oa_node::drivers::nostr::SweepConfig;
+use oa_node::home::Home;
+use serde_json::{Value, json};
+
+use crate::commands::{connect, public_key};
+use crate::config::{Config, relay_url, template};
+use crate::error::{Error, Kind, Result};
+use crate::host::{self, Host, Plan, home_error, npub};
+use crate::start::Context;
+
+pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<String>) -> Result<()> {
+    let operator = operator.as_deref().map(public_key).transpose()?;
+    for relay in &relays {
+        relay_url(relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
+    }
+    let home = host::open_home(&context.home)?;
+    if home.config().exists() {
+        let message = format!("{} is there already", home.config().display());
+        return Err(Error::new(Kind::Failed, message).hint("edit it, or choose another --home"));
+    }
+    let seed = host::seed(&home)?;
+    let operator = match operator {
+        Some(operator) => operator,
+        None => host::operator_key(&home)?,
+    };
+    std::fs::write(home.config(), template(&[Npub(operator)], &relays))?;
+    let node = seed.node().public_key();
+    let output = context.output;
+    output.object(&json!({
+        "event": "initialised",
+        "home": home.dir(),
+        "node": npub(&node),
+        "operator": npub(&operator),
+    }));
+    output.say(format!("A home for a node is at {}", home.dir().display()));
+    output.say(format!("  node      {}", npub(&node)));
+    output.say(format!("  operator  {}", npub(&operator)));
+    output.say(format!("  config    {}", home.config().display()));
+    output.say(format!("  seed      {} (twelve words: back them up, every agent's key comes from them)", home.seed().display()));
+    output.say("\nEdit the config, then: oa-node run");
+    Ok(())
+}
+
+pub(crate) async fn run(context: &Context) -> Result<()> {
+    let home = Home::peek(&context.home).map_err(home_error)?;
+    let config = Config::load(&home.config())?;
+    let home = host::open_home(&context.home)?;
+    let parse = |url: &String| relay_url(url).map_err(|reason| Error::new(Kind::Usage, reason));
+    let relays = config.relays.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    let sweep = SweepConfig {
+        interval_negentropy: Duration::from_millis(config.sweep.every_ms.max(50)),
+        interval_paging: Duration::from_millis(config.sweep.paging_every_ms.max(50)),
+        ..SweepConfig::default()
+    };
+    let plan = Plan {
+        relay: config.relay.enabled.then_some((config.relay.listen, config.relay.wide)),
+        relay_url: config.relay.url.as_ref().map(parse).transpose()?,
+        relays,
+        operators: config.operators.iter().map(|npub| npub.0).collect(),
+        agents: config.agents,
+        allow_private: config.allow_private,
+        sweep,
+        dormant_after: Duration::from_secs(config.dormant_after_s),
+    };
+    let operators = plan.operators.clone();
+    let host = Host::start(home, plan).await?;
+    let agents = host.node.agents().map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
+    let output = context.output;
+    let named = |(name, key): &(String, _)| json!({ "name": name, "npub": npub(key) });
+    output.object(&json!({
+        "event": "ready",
+        "relay": host.relay_url,
+        "node": npub(&host.node.public_key()),
+        "operator": operators.first().map(npub),
+        "agents": agents.iter().map(named).collect::<Vec<_>>(),
+    }));
+    output.say(format!("node {} is up on {}", npub(&host.node.public_key()), host.relay_url));
+    for (name, key) in &agents {
+        output.say(format!("  {name:<16} {}", npub(key)));
+    }
+    host.run(output).await
+}
+
+pub(crate) async fn status(context: &Context) -> Result<()> {
+    let mut client = connect(context).await?;
+    let status = client.ask(Verb::Read, "/node/status", Vec::new()).await?;
+    let status: Value = serde_json::from_slice(&status)
+        .map_err(|error| Error::new(Kind::Failed, format!("the node's answer is no status: {error}")))?;
+    let output = context.output;
+    output.object(&status);
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for (key, value) in status.as_object().into_iter().flatten().filter(|(key, _)| *key != "relays") {
+        output.say(format!("{key:<10} {}", text(value)));
+    }
+    for relay in status.get("relays").and_then(Value::as_array).into_iter().flatten() {
+        let is_up = relay.get("connected").and_then(Value::as_bool).unwrap_or_default();
+        let url = relay.get("url").map(text).unwrap_or_default();
+        output.say(format!("{:<10} {url} {}", "relay", if is_up { "connected" } else { "away" }));
+    }
+    client.close().await;
+    Ok(())
+}

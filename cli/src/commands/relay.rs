@@ -1,0 +1,37 @@
+//! `oa relay`: the relay alone.
+
+use oa_node::home::Home;
+use oa_relay::StoreConfig;
+use serde_json::json;
+
+use crate::args::Relay;
+use crate::error::Result;
+use crate::host::{home_error, start_relay};
+use crate::start::{Context, signal};
+
+pub(crate) async fn run(context: &Context, args: Relay) -> Result<()> {
+    let output = context.output;
+    // The lock of a home is held while the relay writes there.
+    let (store, _home) = match (args.memory, args.data) {
+        (true, _) => (StoreConfig::Memory, None),
+        (false, Some(dir)) => {
+            let home = Home::open(&dir).map_err(home_error)?;
+            (StoreConfig::Lmdb(dir), Some(home))
+        }
+        (false, None) => {
+            let home = Home::open(&context.home).map_err(home_error)?;
+            (StoreConfig::Lmdb(home.relay()), Some(home))
+        }
+    };
+    let is_memory = matches!(store, StoreConfig::Memory);
+    let relay = start_relay(args.listen, store).await?;
+    output.object(&json!({ "event": "ready", "relay": relay.url() }));
+    output.say(format!("relay at {}{}", relay.url(), if is_memory { ", in memory" } else { "" }));
+    if !args.listen.ip().is_loopback() && oa_relay::Relay::serves_wraps_to_anyone() {
+        output.note("note: it gives sealed messages to whoever asks for them");
+    }
+    signal().await;
+    output.object(&json!({ "event": "stopping" }));
+    relay.shutdown().await;
+    Ok(())
+}

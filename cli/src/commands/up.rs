@@ -1,0 +1,95 @@
+//! `oa up`: relay, node and concierge in one go, and how to reach them.
+
+use std::time::{Duration, Instant};
+
+use oa_nips::nostr::nips::nip19::{Nip19Profile, ToBech32};
+use oa_nips::nostr::PublicKey;
+use oa_node::agent::manifest::{Manifest, Npub, Policy};
+use oa_node::drivers::nostr::SweepConfig;
+use qrcode::QrCode;
+use qrcode::render::unicode;
+use serde_json::json;
+
+use crate::args::Up;
+use crate::commands::public_key;
+use crate::config::relay_url;
+use crate::error::{Error, Kind, Result};
+use crate::host::{self, Host, Plan, npub};
+use crate::start::Context;
+
+/// The agent that is there from the start.
+const CONCIERGE: &str = "concierge";
+
+pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
+    let started = Instant::now();
+    let owner = args.owner.as_deref().map(public_key).transpose()?;
+    let relays = args.relay.iter().map(|url| relay_url(url)).collect::<std::result::Result<_, _>>();
+    let relays = relays.map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
+    let home = host::open_home(&context.home)?;
+    let operator = host::operator_key(&home)?;
+    let mut concierge = Manifest::new(CONCIERGE, CONCIERGE);
+    "Notes, goals and reminders by direct message. Say help.".clone_into(&mut concierge.about);
+    concierge.dm.policy = Policy::Open;
+    concierge.owner = owner.map(Npub);
+    let plan = Plan {
+        relay: Some((args.listen, false)),
+        relay_url: None,
+        relays,
+        operators: vec![operator],
+        agents: vec![concierge],
+        allow_private: Vec::new(),
+        sweep: SweepConfig {
+            interval_negentropy: Duration::from_millis(args.sweep_ms.max(50)),
+            ..SweepConfig::default()
+        },
+        dormant_after: Duration::from_secs(300),
+    };
+    let host = Host::start(home, plan).await?;
+    let claim = host.node.open_claim(CONCIERGE).await?;
+    let agents = host.node.agents().map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
+    let output = context.output;
+    output.object(&json!({
+        "event": "ready",
+        "relay": host.relay_url,
+        "node": npub(&host.node.public_key()),
+        "operator": npub(&operator),
+        "agents": agents.iter().map(|(name, key)| json!({ "name": name, "npub": npub(key) })).collect::<Vec<_>>(),
+        "claim": claim,
+    }));
+    if !args.listen.ip().is_loopback() {
+        output.note(
+            "note: other machines can reach this relay, and it gives sealed messages to whoever asks: they cannot \
+             be read, but it shows who gets mail and when. Put a relay that checks (NIP-42) in front of it.",
+        );
+    }
+    if !output.json {
+        greet(context, &host, &agents, claim.as_deref(), started);
+    }
+    host.run(output).await
+}
+
+fn greet(context: &Context, host: &Host, agents: &[(String, PublicKey)], claim: Option<&str>, started: Instant) {
+    let output = context.output;
+    let Some((_, key)) = agents.iter().find(|(name, _)| name == CONCIERGE) else { return };
+    let profile = Nip19Profile::new(*key, [host.relay_url.clone()]).to_bech32().unwrap_or_default();
+    output.say(format!("oa is up, in {} ms. Its concierge takes direct messages from any Nostr client:", started.elapsed().as_millis()));
+    output.say(format!("\n  npub      {}", npub(key)));
+    output.say(format!("  nprofile  {profile}"));
+    output.say(format!("  relay     {}", host.relay_url));
+    if let Some(code) = claim {
+        output.say(format!("  claim     send it \"claim {code}\" within 10 minutes to become its owner"));
+    }
+    output.say("\nTry it from another terminal:\n");
+    let home = if std::env::home_dir().is_some_and(|home| home.join(".oa") == context.home) {
+        String::new()
+    } else {
+        format!(" --home {}", context.home.display())
+    };
+    output.say(format!("  oa{home} dm {CONCIERGE} help\n"));
+    if host.is_reachable && output.is_terminal() && let Ok(code) = QrCode::new(format!("nostr:{profile}")) {
+        output.say(code.render::<unicode::Dense1x2>().build());
+    } else if !host.is_reachable {
+        output.say("Only this machine reaches it. For a phone: --relay wss://… with a relay you both can reach.");
+    }
+    output.say("Ctrl-C ends it; nothing is lost.");
+}

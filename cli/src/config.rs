@@ -1,0 +1,188 @@
+//! `config.toml`: what a server's node is and where. Unknown keys are refused, errors name file, line and key.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use oa_nips::nostr::RelayUrl;
+use oa_node::agent::manifest::{Manifest, Npub};
+use serde::Deserialize;
+
+use crate::error::{Error, Kind, Result};
+
+/// The file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Who may do everything, by the operator protocol.
+    #[serde(default)]
+    pub(crate) operators: Vec<Npub>,
+    /// The relays it lives on, besides the bundled one.
+    #[serde(default)]
+    pub(crate) relays: Vec<String>,
+    /// Hosts that relays named by others may have although they are private.
+    #[serde(default)]
+    pub(crate) allow_private: Vec<String>,
+    /// An agent that nothing came to for this long sleeps.
+    #[serde(default = "dormant_after_s")]
+    pub(crate) dormant_after_s: u64,
+    /// The bundled relay.
+    #[serde(default)]
+    pub(crate) relay: Relay,
+    /// Catching up on missed mail.
+    #[serde(default)]
+    pub(crate) sweep: Sweep,
+    /// Agents that are created at the start, unless they are there.
+    #[serde(default)]
+    pub(crate) agents: Vec<Manifest>,
+}
+
+fn dormant_after_s() -> u64 {
+    300
+}
+
+/// `[relay]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Relay {
+    /// Whether there is one.
+    pub(crate) enabled: bool,
+    /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// Whether the node takes all its mail in one subscription; pays off from some hundred agents on.
+    pub(crate) wide: bool,
+    /// How others reach it, such as `wss://relay.example`; what agents publish as their relay.
+    pub(crate) url: Option<String>,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { enabled: true, listen: ([127, 0, 0, 1], 7447).into(), wide: false, url: None }
+    }
+}
+
+/// `[sweep]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Sweep {
+    /// Where a relay can reconcile (NIP-77), in milliseconds.
+    pub(crate) every_ms: u64,
+    /// Where everything must be paged through, in milliseconds.
+    pub(crate) paging_every_ms: u64,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self { every_ms: 60_000, paging_every_ms: 15 * 60_000 }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Names the file, and within it line and key.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::new(Kind::Usage, format!("{}: {error}", path.display()))
+                .hint("`oa-node init` makes a home with a config.toml that explains itself")
+        })?;
+        Self::parse(&text).map_err(|reason| Error::new(Kind::Usage, format!("{}: {reason}", path.display())))
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// Names line and key.
+    pub(crate) fn parse(text: &str) -> std::result::Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim().to_owned())?;
+        for (n, agent) in config.agents.iter().enumerate() {
+            agent.check().map_err(|error| format!("agents[{n}].{error}"))?;
+        }
+        for url in config.relays.iter().chain(&config.relay.url) {
+            relay_url(url).map_err(|error| format!("relays: {error}"))?;
+        }
+        if !config.relay.enabled && config.relays.is_empty() {
+            return Err("relays: there is none, and relay.enabled is false".to_owned());
+        }
+        Ok(config)
+    }
+}
+
+/// Reads a relay's address.
+///
+/// # Errors
+/// Names it.
+pub(crate) fn relay_url(url: &str) -> std::result::Result<RelayUrl, String> {
+    RelayUrl::parse(url).map_err(|error| format!("{url:?} is no relay address (wss://… or ws://…): {error}"))
+}
+
+/// The file that `oa-node init` writes.
+pub(crate) fn template(operators: &[Npub], relays: &[String]) -> String {
+    let list = |items: Vec<String>| {
+        items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ")
+    };
+    let operators = list(operators.iter().map(ToString::to_string).collect());
+    format!(
+        r#"# oa-node: what this node is and where. Read at start; a change takes effect with the next.
+
+# Who may steer this node by events, as npub. They need no account and no open port here.
+operators = [{operators}]
+
+# Relays to live on, besides the bundled one: other people's clients find the agents there.
+relays = [{relays}]
+
+# Host names or addresses that relays named by correspondents may have although they are private.
+allow_private = []
+
+# An agent that nothing came to for this long sleeps; it costs one row then.
+dormant_after_s = 300
+
+[relay]
+# The bundled relay. Without it, `relays` must name at least one.
+enabled = true
+listen = "127.0.0.1:7447"
+# How others reach it, if they can: a TLS proxy in front of it, say. Agents publish this address.
+# url = "wss://relay.example"
+# One subscription for everybody's mail instead of shards of 500 agents; pays off from some hundred agents on.
+wide = false
+
+[sweep]
+# How often relays are looked through for mail that did not come by itself, in milliseconds: by reconciliation
+# (NIP-77), or where a relay lacks it, page by page.
+every_ms = 60000
+paging_every_ms = 900000
+
+# Agents that are created at the start, unless they are there. Later ones: `oa agent new`.
+[[agents]]
+name = "concierge"
+program = "concierge"
+# owner = "npub1..."
+
+[agents.dm]
+# owner: only the owner. allowlist: and those in `allow`. pairing: strangers get a code the owner can let in.
+# open: anybody.
+policy = "open"
+"#,
+        relays = list(relays.to_vec()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_valid_and_errors_name_line_and_key() {
+        let config = Config::parse(&template(&[], &["wss://relay.example".to_owned()])).unwrap();
+        assert_eq!(config.agents.len(), 1);
+        let typo = Config::parse("dormant_after = 3\n").unwrap_err();
+        assert!(typo.contains("line 1") && typo.contains("dormant_after"), "{typo}");
+        let wrong = Config::parse("[relay]\nlisten = \"here\"\n").unwrap_err();
+        assert!(wrong.contains("line 2") && wrong.contains("listen"), "{wrong}");
+        let relay = Config::parse("relays = [\"example.com\"]\n").unwrap_err();
+        assert!(relay.contains("example.com"), "{relay}");
+        let agent = Config::parse("[[agents]]\nname = \"A b\"\n").unwrap_err();
+        assert!(agent.contains("agents[0].name"), "{agent}");
+        assert!(Config::parse("[relay]\nenabled = false\n").is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! What a command ends with when it fails: a sentence, a hint, an exit code.
+
+use std::fmt;
+
+use oa_nips::files::{Code, OpError};
+
+/// Which exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Anything that is none of the others: 1.
+    Failed,
+    /// The command line, or a file it names, is wrong: 2.
+    Usage,
+    /// There is no such thing: 3.
+    NotFound,
+    /// It is not allowed: 4.
+    Denied,
+    /// Nobody answered: 5.
+    TimedOut,
+}
+
+impl Kind {
+    /// The exit code.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Denied => 4,
+            Self::TimedOut => 5,
+        }
+    }
+}
+
+/// A command's failure.
+#[derive(Debug)]
+pub(crate) struct Error {
+    /// Decides the exit code.
+    pub(crate) kind: Kind,
+    /// What went wrong, with its causes.
+    pub(crate) message: String,
+    /// What to do next.
+    pub(crate) hint: Option<String>,
+}
+
+/// What commands return.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A failure of this kind.
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    /// With what to do next.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A sentence of an error and all its sources.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+impl From<OpError> for Error {
+    fn from(error: OpError) -> Self {
+        let kind = match error.code {
+            Code::NotFound => Kind::NotFound,
+            Code::PermissionDenied | Code::ApprovalRequired => Kind::Denied,
+            Code::InvalidPath | Code::InvalidInput => Kind::Usage,
+            _ => Kind::Failed,
+        };
+        Self::new(kind, error.message)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Kind::Failed, error.to_string())
+    }
+}

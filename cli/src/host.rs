@@ -1,0 +1,260 @@
+//! Runs a node in this process, with its bundled relay: what `oa up` and `oa-node run` share.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oa_nips::nostr::{Keys, PublicKey, RelayUrl, ToBech32};
+use oa_node::agent::manifest::{Manifest, Npub};
+use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
+use oa_node::engine::running::Running;
+use oa_node::home::{Home, HomeError};
+use oa_node::keyring::SeedKeyring;
+use oa_node::node::{self, Addresses, Node, Parts};
+use oa_node::notice::Notice;
+use oa_node::signer::{KeyFile, Seed};
+use oa_node::store::Store;
+use oa_node::store::sqlite::SqliteBackend;
+use oa_node::time::System;
+use oa_relay::{Relay, StoreConfig};
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::client::Remembered;
+use crate::error::{Error, Kind, Result, chain};
+use crate::output::Output;
+
+/// How long the first relay may take to be ready.
+const READY: Duration = Duration::from_secs(10);
+/// How long a shutdown may take before the process ends all the same.
+const SHUTDOWN: Duration = Duration::from_secs(45);
+
+/// What is to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where the bundled relay listens, and whether the node takes all mail there in one subscription.
+    pub(crate) relay: Option<(SocketAddr, bool)>,
+    /// How others reach the bundled relay.
+    pub(crate) relay_url: Option<RelayUrl>,
+    /// Other relays.
+    pub(crate) relays: Vec<RelayUrl>,
+    /// Who may steer the node.
+    pub(crate) operators: Vec<PublicKey>,
+    /// Agents that must be there.
+    pub(crate) agents: Vec<Manifest>,
+    /// Relays in private networks that correspondents may name.
+    pub(crate) allow_private: Vec<String>,
+    /// How often relays are swept.
+    pub(crate) sweep: SweepConfig,
+    /// An agent that nothing came to for this long sleeps.
+    pub(crate) dormant_after: Duration,
+}
+
+/// A node that runs here.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// The node.
+    pub(crate) node: Node,
+    /// Where clients on this machine reach it.
+    pub(crate) relay_url: RelayUrl,
+    /// Whether somebody on another machine can reach it.
+    pub(crate) is_reachable: bool,
+    relay: Option<Relay>,
+    _home: Home,
+}
+
+/// Opens and locks a home.
+///
+/// # Errors
+/// As [`Home::open`], with its hint.
+pub(crate) fn open_home(dir: &Path) -> Result<Home> {
+    Home::open(dir).map_err(home_error)
+}
+
+/// A home's error, with what to do about it.
+pub(crate) fn home_error(error: HomeError) -> Error {
+    Error { kind: Kind::Failed, message: chain(&error), hint: Some(error.hint().to_owned()) }
+}
+
+/// The seed of a home, made when there is none.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub(crate) fn seed(home: &Home) -> Result<Seed> {
+    if home.seed().exists() {
+        return Seed::load(&home.seed())
+            .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() });
+    }
+    if home.db().exists() {
+        let message = format!("{} is gone, but there is a database of agents made from it", home.seed().display());
+        return Err(Error::new(Kind::Failed, message).hint("put the seed file back; agents are nothing without it"));
+    }
+    let seed = Seed::generate();
+    seed.save(&home.seed())
+        .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() })?;
+    Ok(seed)
+}
+
+/// The operator's key of a home, made when there is none.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub(crate) fn operator_key(home: &Home) -> Result<PublicKey> {
+    let path = home.operator_key();
+    if path.exists() {
+        return KeyFile::load(&path)
+            .map(|key| key.keys().public_key())
+            .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() });
+    }
+    KeyFile::save(&path, Keys::generate())
+        .map(|key| key.keys().public_key())
+        .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() })
+}
+
+/// Starts the bundled relay.
+///
+/// # Errors
+/// When the port is taken or the store cannot be used.
+pub(crate) async fn start_relay(listen: SocketAddr, store: StoreConfig) -> Result<Relay> {
+    Relay::start(oa_relay::Config::new(listen, store)).await.map_err(|error| {
+        let hint = match &error {
+            oa_relay::StartError::AddressInUse { .. } => {
+                "another relay or node runs there; --listen 127.0.0.1:0 takes a free port"
+            }
+            oa_relay::StartError::Bind { .. } => "choose an address of this machine with --listen",
+            _ => "nothing was changed; see what the message names",
+        };
+        Error::new(Kind::Failed, chain(&error)).hint(hint)
+    })
+}
+
+impl Host {
+    /// Starts relay and node in a locked home.
+    ///
+    /// # Errors
+    /// What cannot be started, and what to do about it.
+    pub(crate) async fn start(home: Home, plan: Plan) -> Result<Self> {
+        let seed = seed(&home)?;
+        let backend = SqliteBackend::open(&home.db()).map_err(|error| {
+            Error::new(Kind::Failed, chain(&error)).hint("nothing was changed; see what the message names")
+        })?;
+        let store = Store::new(Arc::new(backend))?;
+        let relay = match plan.relay {
+            Some((listen, _)) => Some(start_relay(listen, StoreConfig::Lmdb(home.relay())).await?),
+            None => None,
+        };
+        let mut relays = Vec::new();
+        if let (Some(relay), Some((_, wide))) = (&relay, plan.relay) {
+            let url = RelayUrl::parse(&relay.url()).map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
+            relays.push(RelaySpec { url, wide });
+        }
+        relays.extend(plan.relays.iter().map(|url| RelaySpec { url: url.clone(), wide: false }));
+        let relay_url = match relays.first() {
+            Some(relay) => relay.url.clone(),
+            None => return Err(Error::new(Kind::Usage, "no relay is configured")),
+        };
+        let is_local = |url: &RelayUrl| url.host().is_some_and(|host| is_loopback(&host.to_string()));
+        let is_reachable = plan.relay_url.is_some()
+            || plan.relay.is_some_and(|(listen, _)| !listen.ip().is_loopback())
+            || plan.relays.iter().any(|url| !is_local(url));
+        let addresses = Arc::new(Addresses::load(&store).map_err(|e| Error::new(Kind::Failed, chain(&e)))?);
+        let parts = Parts {
+            store,
+            keyring: Arc::new(SeedKeyring::new(seed, addresses.clone())),
+            addresses,
+            running: Running::open(&home.running())?,
+            time: Arc::new(System),
+        };
+        let config = node::Config {
+            operators: plan.operators,
+            sweep: plan.sweep,
+            dormant_after: plan.dormant_after,
+            allow_private: plan.allow_private,
+            ..node::Config::new(relays)
+        };
+        let node = Node::start(config, parts).await.map_err(|error| Error::new(Kind::Failed, chain(&error)))?;
+        for manifest in plan.agents {
+            node.ensure_agent(manifest).await?;
+        }
+        let remembered = Remembered { relay: relay_url.clone(), node: Npub(node.public_key()) };
+        remembered.save(&home.client())?;
+        if node.ready(1, READY).await == 0 {
+            tracing::warn!("no relay answers yet; mail waits there until one does");
+        }
+        Ok(Self { node, relay_url, is_reachable, relay, _home: home })
+    }
+
+    /// Tells what happens until a signal or a failure, then shuts down.
+    ///
+    /// # Errors
+    /// When the node could not go on.
+    pub(crate) async fn run(self, output: Output) -> Result<()> {
+        let mut notices = self.node.notices();
+        let mut signal = std::pin::pin!(crate::start::signal());
+        let failed = loop {
+            tokio::select! {
+                biased;
+                () = &mut signal => break false,
+                () = self.node.failed() => break true,
+                notice = notices.recv() => match notice {
+                    Ok(notice) => tell(output, &notice),
+                    Err(RecvError::Lagged(missed)) => {
+                        output.object(&json!({ "event": "error", "message": format!("{missed} notices missed") }));
+                    }
+                    Err(RecvError::Closed) => break true,
+                },
+            }
+        };
+        output.object(&json!({ "event": "stopping" }));
+        output.note("stopping");
+        let Self { node, relay, .. } = self;
+        let ended = tokio::time::timeout(SHUTDOWN, async {
+            node.shutdown().await;
+            if let Some(relay) = relay {
+                relay.shutdown().await;
+            }
+        });
+        if ended.await.is_err() {
+            return Err(Error::new(Kind::Failed, "could not end in time; nothing is lost, the next start goes on"));
+        }
+        if failed {
+            return Err(Error::new(Kind::Failed, "the node's database can no longer be written")
+                .hint("make room on its disk and start again; nothing was lost"));
+        }
+        Ok(())
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn tell(output: Output, notice: &Notice) {
+    output.object(notice);
+    if output.json {
+        return;
+    }
+    let short = |npub: &str| npub.chars().take(12).collect::<String>();
+    match notice {
+        Notice::MailIn { agent, from, protocol, .. } => {
+            output.note(format!("{agent}: mail from {} ({})", short(from), protocol.as_str()));
+        }
+        Notice::MailOut { agent, to, protocol, .. } => {
+            output.note(format!("{agent}: answered {} ({})", short(to), protocol.as_str()));
+        }
+        Notice::MailRefused { agent, from, reason } => {
+            let from = from.as_deref().map_or_else(|| "somebody".to_owned(), short);
+            output.note(format!("{agent}: refused mail from {from}: {reason}"));
+        }
+        Notice::Lifecycle { agent, lifecycle, reason } => output.note(format!("{agent} is {lifecycle}: {reason}")),
+        Notice::RelayDown { relay, reason } => output.note(format!("{relay} is away: {reason}")),
+        Notice::Error { message } => output.note(format!("error: {message}")),
+        Notice::Tick { .. } | Notice::RelayUp { .. } => {}
+    }
+}
+
+/// An agent's npub, for people.
+pub(crate) fn npub(key: &PublicKey) -> String {
+    key.to_bech32().unwrap_or_default()
+}

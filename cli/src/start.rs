@@ -1,0 +1,96 @@
+//! Where the programs begin: arguments, logging, runtime, the command, the exit code.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Common, Oa, OaCommand, OaNode, OaNodeCommand};
+use crate::commands;
+use crate::error::{Error, Kind, Result};
+use crate::output::Output;
+
+/// The program `oa`.
+pub fn oa() -> ExitCode {
+    let Oa { common, command } = Oa::parse();
+    run(&common, |context| async move {
+        match command {
+            OaCommand::Up(args) => commands::up::run(&context, args).await,
+            OaCommand::Dm(args) => commands::dm::run(&context, args).await,
+            OaCommand::Agent(args) => commands::agent::run(&context, args).await,
+            OaCommand::Logs(args) => commands::logs::run(&context, args).await,
+            OaCommand::Relay(args) => commands::relay::run(&context, args).await,
+        }
+    })
+}
+
+/// The program `oa-node`.
+pub fn oa_node() -> ExitCode {
+    let OaNode { common, command } = OaNode::parse();
+    run(&common, |context| async move {
+        match command {
+            OaNodeCommand::Init { operator, relay } => commands::node::init(&context, operator, relay),
+            OaNodeCommand::Run => commands::node::run(&context).await,
+            OaNodeCommand::Status => commands::node::status(&context).await,
+        }
+    })
+}
+
+/// What every command is given.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) home: PathBuf,
+    pub(crate) output: Output,
+}
+
+fn run<F: Future<Output = Result<()>>>(common: &Common, command: impl FnOnce(Context) -> F) -> ExitCode {
+    let output = Output { json: common.json };
+    let result = log(common.log.as_deref()).and_then(|()| home(common)).and_then(|home| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let result = runtime.block_on(Box::pin(command(Context { home, output })));
+        // A blocking read of stdin, say, does not hold up the end.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error { kind, message, hint }) => {
+            output.note(format!("error: {message}"));
+            if let Some(hint) = hint {
+                output.note(format!("hint: {hint}"));
+            }
+            ExitCode::from(kind.code())
+        }
+    }
+}
+
+fn home(common: &Common) -> Result<PathBuf> {
+    let default = || std::env::home_dir().map(|home| home.join(".oa"));
+    common.home.clone().or_else(default).ok_or_else(|| {
+        Error::new(Kind::Usage, "no home folder is known").hint("name one with --home or OA_HOME")
+    })
+}
+
+fn log(filter: Option<&str>) -> Result<()> {
+    let filter = EnvFilter::try_new(filter.unwrap_or("warn"))
+        .map_err(|error| Error::new(Kind::Usage, format!("--log: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// Ends with Ctrl-C or SIGTERM.
+pub(crate) async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        // Without signals a node runs until it is killed, which it survives.
+        Err(_) => std::future::pending().await,
+    }
+}

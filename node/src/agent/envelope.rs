@@ -1,0 +1,179 @@
+//! Envelopes: the items of an inbox, each of which makes one tick.
+
+use oa_nips::hex::Hash;
+use oa_nips::mail::{Body, Mail, Protocol};
+use oa_nips::nostr::hashes::{Hash as _, sha256};
+use oa_nips::nostr::{EventId, PublicKey, RelayUrl, ToBech32};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::agent::AgentId;
+
+/// The name of an envelope, and the key of its dedup: a rumor's id, or a hash of what made it.
+pub type EnvelopeId = Hash;
+
+/// What arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A direct message.
+    Dm,
+    /// A file's address by direct message.
+    File,
+    /// A reaction to a message.
+    Reaction,
+    /// Another agent's envelope (rumor 9910), in `data`.
+    Message,
+    /// An alarm went off.
+    Alarm,
+    /// The agent was created.
+    Created,
+    /// Its operator asked for a tick.
+    Poke,
+    /// Nothing came for a while: the agent's last tick before it is dormant.
+    Sleep,
+    /// An envelope was given up; `text` says why.
+    Error,
+}
+
+/// Who is answered, and how: the sender of the mail that an envelope goes back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Whose mail it was.
+    pub peer: PublicKey,
+    /// How it travelled.
+    pub protocol: Protocol,
+    /// Where it was found; answered there when the peer names no relays.
+    pub relay: Option<RelayUrl>,
+    /// The message itself.
+    pub mail: Option<EventId>,
+    /// Its hop count.
+    pub auto_hop: u8,
+}
+
+/// What an alarm that went off tells its tick.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmFired {
+    /// Which.
+    pub id: String,
+    /// When it should have, in seconds since 1970.
+    pub due: u64,
+    /// Recurrences before this one that were slept through.
+    pub missed: u64,
+}
+
+/// One item of an inbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Unique for its agent, for ever.
+    pub id: EnvelopeId,
+    /// What arrived.
+    pub kind: Kind,
+    /// Who is answered.
+    pub origin: Option<Origin>,
+    /// What it says.
+    pub text: String,
+    /// The JSON of a [`Kind::Message`], or what a reaction refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// The sender's claim of when, in milliseconds since 1970.
+    pub sent_at_ms: u64,
+    /// When the node took it in: the clock of its tick.
+    pub accepted_at_ms: u64,
+    /// Set for [`Kind::Alarm`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<AlarmFired>,
+}
+
+/// How far an agent trusts who woke it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    /// Whom the agent obeys.
+    Owner,
+    /// Let in by owner or manifest.
+    Allowed,
+    /// Anybody else.
+    Stranger,
+    /// The node itself: creation, a poke.
+    Node,
+}
+
+impl Envelope {
+    /// The envelope of a message that was opened.
+    pub fn from_mail(mail: &Mail, relay: Option<RelayUrl>, accepted_at_ms: u64) -> Self {
+        let (kind, text, data) = match &mail.body {
+            Body::Text(text) => (Kind::Dm, text.clone(), None),
+            Body::File(url) => (Kind::File, url.clone(), None),
+            Body::Reaction(sign) => (Kind::Reaction, sign.clone(), mail.reply_to.map(|id| json!(id.to_hex()))),
+            Body::Envelope(envelope) => (Kind::Message, String::new(), serde_json::to_value(envelope).ok()),
+        };
+        let (protocol, auto_hop) = (mail.protocol, mail.auto_hop);
+        let origin = Origin { peer: mail.author, protocol, relay, mail: Some(mail.id), auto_hop };
+        let id = oa_nips::hex::Hex(mail.id.to_bytes());
+        let sent_at_ms = mail.sent_at_ms;
+        Self { id, kind, origin: Some(origin), text, data, sent_at_ms, accepted_at_ms, alarm: None }
+    }
+
+    /// The envelope of an alarm: its id is `alarm:<id>:<due>`, so one firing is one envelope.
+    pub fn from_alarm(
+        agent: AgentId,
+        fired: AlarmFired,
+        text: String,
+        origin: Option<Origin>,
+        now_ms: u64,
+    ) -> Self {
+        let id = hash(&format!("alarm:{agent}:{}:{}", fired.id, fired.due));
+        let sent_at_ms = fired.due.saturating_mul(1000);
+        let kind = Kind::Alarm;
+        Self { id, kind, origin, text, data: None, sent_at_ms, accepted_at_ms: now_ms, alarm: Some(fired) }
+    }
+
+    /// An envelope of the node's own making, unique by `name`.
+    pub fn from_node(kind: Kind, name: &str, now_ms: u64) -> Self {
+        let (origin, text) = (None, String::new());
+        let id = hash(name);
+        Self { id, kind, origin, text, data: None, sent_at_ms: now_ms, accepted_at_ms: now_ms, alarm: None }
+    }
+
+    /// Who sent it; nobody for alarms and the node's own.
+    pub fn sender(&self) -> Option<PublicKey> {
+        let is_mail = matches!(self.kind, Kind::Dm | Kind::File | Kind::Reaction | Kind::Message);
+        self.origin.as_ref().filter(|_| is_mail).map(|origin| origin.peer)
+    }
+
+    /// The content of `/trigger`.
+    pub fn trigger(&self, trust: Trust) -> Vec<u8> {
+        let npub = |key: PublicKey| key.to_bech32().unwrap_or_default();
+        let origin = self.origin.as_ref().map(|origin| {
+            json!({
+                "from": npub(origin.peer),
+                "protocol": origin.protocol,
+                "mail": origin.mail.map(|id| id.to_hex()),
+                "auto_hop": origin.auto_hop,
+            })
+        });
+        let alarm = self.alarm.as_ref().map(
+            |alarm| json!({ "id": alarm.id, "due": alarm.due, "missed": alarm.missed, "text": self.text }),
+        );
+        json!({
+            "id": self.id,
+            "kind": self.kind,
+            "from": self.sender().map(npub),
+            "trust": trust,
+            "text": self.text,
+            "protocol": self.origin.as_ref().map(|origin| origin.protocol),
+            "sent_at": self.sent_at_ms / 1000,
+            "accepted_at": self.accepted_at_ms / 1000,
+            "data": self.data,
+            "origin": origin,
+            "alarm": alarm,
+        })
+        .to_string()
+        .into_bytes()
+    }
+}
+
+fn hash(text: &str) -> EnvelopeId {
+    oa_nips::hex::Hex(sha256::Hash::hash(text.as_bytes()).to_byte_array())
+}

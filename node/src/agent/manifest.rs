@@ -1,0 +1,244 @@
+//! The manifest: what an agent's owner says it is and may do, as TOML.
+
+use std::fmt;
+
+use oa_nips::nostr::PublicKey;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Most public keys in an allowlist.
+pub const ALLOW_MAX: usize = 1000;
+
+/// An agent's manifest. Every table has defaults; unknown keys are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// How operators and `oa` call it: `[a-z0-9][a-z0-9-]{0,62}`.
+    pub name: String,
+    /// Which program it runs: `concierge`, `echo`.
+    #[serde(default = "default_program")]
+    pub program: String,
+    /// Shown in its profile.
+    #[serde(default)]
+    pub about: String,
+    /// Whom it obeys from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Npub>,
+    /// Who may write to it.
+    #[serde(default)]
+    pub dm: Dm,
+    /// How much it may answer.
+    #[serde(default)]
+    pub replies: Replies,
+    /// What becomes of its tick records.
+    #[serde(default)]
+    pub records: Publishing,
+    /// What becomes of mail that finds the inbox full.
+    #[serde(default)]
+    pub overflow: Overflow,
+}
+
+fn default_program() -> String {
+    "concierge".to_owned()
+}
+
+/// `[dm]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dm {
+    /// Who is heard.
+    pub policy: Policy,
+    /// Let in besides the owner.
+    pub allow: Vec<Npub>,
+    /// Leading zero bits that a stranger's wrap or kind 4 event must have (NIP-13); 0 for none.
+    pub pow_bits: u8,
+    /// Whether messages to more than two people are taken in.
+    pub rooms: bool,
+}
+
+/// Who is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Only the owner.
+    Owner,
+    /// The owner and those listed.
+    Allowlist,
+    /// As allowlist; a stranger gets a code that the owner can let in.
+    #[default]
+    Pairing,
+    /// Anybody.
+    Open,
+}
+
+/// `[replies]`: a bucket for each correspondent, a smaller one for bots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Replies {
+    /// Replies at once to one person.
+    pub burst: u32,
+    /// Refill, a minute.
+    pub per_minute: u32,
+    /// Replies at once to one bot.
+    pub bot_burst: u32,
+    /// Refill, an hour.
+    pub bot_per_hour: u32,
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self { burst: 100, per_minute: 20, bot_burst: 10, bot_per_hour: 30 }
+    }
+}
+
+/// Whether and how tick records leave the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publishing {
+    /// Encrypted to the owner, in batches.
+    #[default]
+    Batch,
+    /// Encrypted to the owner, each tick at once.
+    Live,
+    /// Kept here only.
+    Off,
+}
+
+/// What becomes of allowed mail that finds the inbox full; a stranger's is always refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// Kept as a dead letter, which can be replayed.
+    #[default]
+    DeadLetter,
+    /// Refused and logged.
+    RejectNew,
+    /// The oldest waiting makes room.
+    DropOldest,
+}
+
+/// A public key written as npub (or hex).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Npub(pub PublicKey);
+
+impl fmt::Display for Npub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use oa_nips::nostr::ToBech32;
+        f.write_str(&self.0.to_bech32().unwrap_or_default())
+    }
+}
+
+impl Serialize for Npub {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Npub {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        PublicKey::parse(&text)
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom(format!("{text:?} is neither an npub nor 64 hex digits")))
+    }
+}
+
+/// Why a text is no manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The TOML reader's words, with line and column.
+    #[error("{0}")]
+    Syntax(#[from] toml::de::Error),
+    #[error("name: {0:?} is not 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")]
+    Name(String),
+    #[error("program: there is no program {0:?}; there are {known}", known = PROGRAMS.join(", "))]
+    Program(String),
+    #[error("dm.allow: over {ALLOW_MAX} keys")]
+    AllowTooLong,
+    #[error("about: over 1,000 characters")]
+    AboutTooLong,
+}
+
+/// The programs a node can run.
+pub const PROGRAMS: [&str; 2] = ["concierge", "echo"];
+
+impl Manifest {
+    /// A manifest with every default.
+    pub fn new(name: impl Into<String>, program: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            program: program.into(),
+            about: String::new(),
+            owner: None,
+            dm: Dm::default(),
+            replies: Replies::default(),
+            records: Publishing::default(),
+            overflow: Overflow::default(),
+        }
+    }
+
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// Names the key, and for syntax the line and column.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let manifest: Self = toml::from_str(text)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        if !is_name(&self.name) {
+            return Err(ManifestError::Name(self.name.clone()));
+        }
+        if !PROGRAMS.contains(&self.program.as_str()) {
+            return Err(ManifestError::Program(self.program.clone()));
+        }
+        if self.dm.allow.len() > ALLOW_MAX {
+            return Err(ManifestError::AllowTooLong);
+        }
+        if self.about.chars().count() > 1000 {
+            return Err(ManifestError::AboutTooLong);
+        }
+        Ok(())
+    }
+
+    /// The manifest as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Whether a string may name an agent.
+pub fn is_name(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len()) && name.chars().all(good) && !name.starts_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_fill_what_is_left_out_and_survive_a_round_trip() {
+        let manifest = Manifest::parse("name = \"alice\"").unwrap();
+        assert_eq!(manifest.dm.policy, Policy::Pairing);
+        assert_eq!(manifest.replies.burst, 100);
+        assert_eq!(Manifest::parse(&manifest.to_toml()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn errors_name_line_and_key() {
+        let wrong = Manifest::parse("name = \"alice\"\n[dm]\npolicy = \"everybody\"\n").unwrap_err().to_string();
+        assert!(wrong.contains("line 3") && wrong.contains("policy"), "{wrong}");
+        let unknown = Manifest::parse("name = \"alice\"\ncolour = 1\n").unwrap_err().to_string();
+        assert!(unknown.contains("line 2") && unknown.contains("colour"), "{unknown}");
+        for bad in ["", "Alice", "-a", "a b", "../x"] {
+            assert!(matches!(Manifest::new(bad, "echo").check(), Err(ManifestError::Name(_))), "{bad}");
+        }
+        assert!(matches!(Manifest::new("a", "skynet").check(), Err(ManifestError::Program(_))));
+    }
+}

@@ -1,0 +1,3 @@
+//! Where the node meets the outside: relays.
+
+pub mod nostr;

@@ -1,0 +1,85 @@
+//! What every tick of a node shares.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::agent::AgentId;
+use crate::agent::manifest::Manifest;
+use crate::engine::running::Running;
+use crate::keyring::Keyring;
+use crate::notice::Notices;
+use crate::outbox::{Directory, Outbox};
+use crate::program::{Agent, Concierge, Echo};
+use crate::store::Store;
+use crate::store::backend::BackendError;
+use crate::time::Time;
+
+/// Manifests kept parsed.
+const MANIFESTS_MAX: usize = 1024;
+
+/// The parts of a node that ticks use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) keyring: Arc<dyn Keyring>,
+    pub(crate) time: Arc<dyn Time>,
+    pub(crate) notices: Notices,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) outbox: Outbox,
+    pub(crate) running: Running,
+    /// The node's own relays, for `/status`.
+    pub(crate) relay_names: Vec<String>,
+    pub(crate) manifests: Manifests,
+    pub(crate) programs: Programs,
+}
+
+/// Parsed manifests, by the agent's version.
+#[derive(Debug, Default)]
+pub(crate) struct Manifests(Mutex<HashMap<AgentId, (u64, Arc<Manifest>)>>);
+
+impl Manifests {
+    /// The manifest of an agent that is at `version`.
+    pub(crate) fn get(&self, store: &Store, id: AgentId, version: u64) -> Result<Arc<Manifest>, BackendError> {
+        {
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, manifest)) = known.get(&id).filter(|(at, _)| *at == version) {
+                return Ok(manifest.clone());
+            }
+        }
+        let manifest = store.manifest(id)?.ok_or_else(|| BackendError::Corrupt {
+            path: format!("manifest of agent {id}"),
+            detail: "missing".to_owned(),
+        })?;
+        let manifest = Arc::new(manifest);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MANIFESTS_MAX {
+            known.clear();
+        }
+        known.insert(id, (version, manifest.clone()));
+        Ok(manifest)
+    }
+}
+
+/// The native programs by name; those who embed the node may add theirs.
+#[derive(Debug, Clone)]
+pub struct Programs(HashMap<String, Arc<dyn Agent>>);
+
+impl Default for Programs {
+    fn default() -> Self {
+        let mut programs = Self(HashMap::new());
+        programs.add("concierge", Arc::new(Concierge));
+        programs.add("echo", Arc::new(Echo));
+        programs
+    }
+}
+
+impl Programs {
+    /// Adds or replaces a program.
+    pub fn add(&mut self, name: &str, program: Arc<dyn Agent>) {
+        self.0.insert(name.to_owned(), program);
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn Agent>> {
+        self.0.get(name).cloned()
+    }
+}

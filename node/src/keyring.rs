@@ -1,0 +1,79 @@
+//! Who signs for whom: the node's signer, and each agent's.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oa_nips::nostr::PublicKey;
+use oa_nips::port::Signer;
+
+use crate::agent::AgentId;
+use crate::node::Addresses;
+use crate::signer::{Conversations, LocalSigner, Seed};
+
+/// Hands out signers. Keys stay behind it.
+pub trait Keyring: Debug + Send + Sync {
+    /// The node's own key.
+    fn node(&self) -> Arc<dyn Signer>;
+
+    /// The key of an agent, which exists or is about to be created.
+    fn agent(&self, id: AgentId) -> Arc<dyn Signer>;
+
+    /// What an agent's randomness is made from; never leaves the node.
+    fn secret(&self, id: AgentId) -> [u8; 32];
+
+    /// The agent that has this key, if this node's agents do.
+    fn whose(&self, key: &PublicKey) -> Option<AgentId>;
+}
+
+/// Agents' signers kept at hand.
+const SIGNERS_MAX: usize = 4096;
+/// What agents' randomness is derived for.
+const RANDOM: &str = "random";
+
+/// The keys of one seed: account 0 is the node's, agent `n` has account `n + 1` (DESIGN section 7).
+#[derive(Debug)]
+pub struct SeedKeyring {
+    seed: Seed,
+    node: Arc<LocalSigner>,
+    addresses: Arc<Addresses>,
+    conversations: Conversations,
+    signers: Mutex<HashMap<AgentId, Arc<LocalSigner>>>,
+}
+
+impl SeedKeyring {
+    /// The keyring of a seed whose agents have these addresses.
+    pub fn new(seed: Seed, addresses: Arc<Addresses>) -> Self {
+        let conversations = Conversations::default();
+        let node = Arc::new(LocalSigner::new(seed.node().clone(), conversations.clone()));
+        Self { seed, node, addresses, conversations, signers: Mutex::default() }
+    }
+}
+
+impl Keyring for SeedKeyring {
+    fn node(&self) -> Arc<dyn Signer> {
+        self.node.clone()
+    }
+
+    fn agent(&self, id: AgentId) -> Arc<dyn Signer> {
+        let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signer) = signers.get(&id) {
+            return signer.clone();
+        }
+        if signers.len() >= SIGNERS_MAX {
+            signers.clear();
+        }
+        let keys = self.seed.agent(id.0).expect("a store has fewer agents than there are accounts, 2^31");
+        let signer = Arc::new(LocalSigner::new(keys, self.conversations.clone()));
+        signers.insert(id, signer.clone());
+        signer
+    }
+
+    fn secret(&self, id: AgentId) -> [u8; 32] {
+        self.seed.agent_secret(id.0, RANDOM).expect("a store has fewer agents than there are accounts, 2^31")
+    }
+
+    fn whose(&self, key: &PublicKey) -> Option<AgentId> {
+        self.addresses.whose(key)
+    }
+}

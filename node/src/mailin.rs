@@ -1,0 +1,230 @@
+//! Mail in: events from relays become envelopes in inboxes.
+//!
+//! Opening (verify, decrypt twice) is spread over the machine; what it yields is handled in the order the events
+//! came, or for a sweep in the order the messages were written. Live events are hints, a sweep is the truth: its
+//! cursor moves only once everything it brought is committed.
+
+mod decide;
+mod open;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use oa_nips::kind;
+use oa_nips::nostr::{Event, RelayUrl};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::drivers::nostr::{Incoming, Sweep};
+use crate::agent::mailbox::FLOOR_BEHIND_S;
+use crate::engine::Engine;
+use crate::engine::shared::Shared;
+use crate::mailin::open::{Opened, open};
+use crate::notice::Notice;
+use crate::operator::Heard;
+use crate::store::Pending;
+use crate::store::backend::BackendError;
+use crate::store::write::{Verdict, Write};
+
+/// Events being opened at once.
+const OPENING: usize = 64;
+/// Units on their way to disk at once; verdicts are taken in order.
+const PENDING: usize = 256;
+
+/// The parts of a node that mail goes through.
+#[derive(Debug)]
+pub(crate) struct MailIn {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: Engine,
+    /// Requests of the operator protocol are not mail; they go there.
+    pub(crate) requests: mpsc::Sender<Heard>,
+    /// The node's own relays, all of which a floor must have been swept on.
+    pub(crate) relays: Vec<RelayUrl>,
+    /// Told when the store fails: the node cannot go on.
+    pub(crate) failed: CancellationToken,
+}
+
+/// Starts taking mail in; ends when the pool does.
+pub(crate) fn start(mailin: MailIn, incoming: mpsc::Receiver<Incoming>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let failed = mailin.failed.clone();
+        if let Err(error) = mailin.run(incoming).await {
+            tracing::error!(%error, "mail can no longer be taken in");
+            failed.cancel();
+        }
+    })
+}
+
+/// Something opened, in its place in line.
+type Opening = JoinHandle<Opened>;
+
+impl MailIn {
+    async fn run(self, mut incoming: mpsc::Receiver<Incoming>) -> Result<(), BackendError> {
+        let mut opening: VecDeque<(RelayUrl, Opening)> = VecDeque::new();
+        let mut pending: VecDeque<(Pending, decide::Decided)> = VecDeque::new();
+        loop {
+            tokio::select! {
+                biased;
+                opened = next_opened(&mut opening) => {
+                    let Some((relay, opened)) = opened else { continue };
+                    self.take(opened, Some(&relay), &mut pending).await?;
+                }
+                verdicts = next_verdicts(&mut pending) => self.settled(verdicts?).await,
+                next = incoming.recv(), if opening.len() < OPENING && pending.len() < PENDING => match next {
+                    Some(Incoming::Event { relay, event }) if event.kind == kind::FILES_REQUEST => {
+                        // A full queue means the node is busy; the caller sends again.
+                        if self.requests.try_send((relay, *event)).is_err() {
+                            tracing::warn!("too many operator requests at once");
+                        }
+                    }
+                    Some(Incoming::Event { relay, event }) => {
+                        opening.push_back((relay, self.spawn_open(*event, false)));
+                    }
+                    Some(Incoming::Sweep(sweep)) => {
+                        // What came before the sweep stays before it.
+                        while !opening.is_empty() {
+                            if let Some((relay, opened)) = next_opened(&mut opening).await {
+                                self.take(opened, Some(&relay), &mut pending).await?;
+                            }
+                        }
+                        self.sweep(sweep, &mut pending).await?;
+                    }
+                    Some(Incoming::Up { relay }) => {
+                        self.shared.outbox.relay_up();
+                        self.shared.notices.tell(|| Notice::RelayUp { relay: relay.to_string() });
+                    }
+                    Some(Incoming::Down { relay, reason }) => {
+                        self.shared.notices.tell(|| Notice::RelayDown { relay: relay.to_string(), reason });
+                    }
+                    None => break,
+                },
+            }
+        }
+        while !pending.is_empty() {
+            let verdicts = next_verdicts(&mut pending).await?;
+            self.settled(verdicts).await;
+        }
+        Ok(())
+    }
+
+    fn spawn_open(&self, event: Event, is_verified: bool) -> Opening {
+        let shared = self.shared.clone();
+        tokio::spawn(async move { open(&shared, event, is_verified).await })
+    }
+
+    /// Decides about one opened event and hands the decision to the store.
+    async fn take(
+        &self,
+        opened: Opened,
+        relay: Option<&RelayUrl>,
+        pending: &mut VecDeque<(Pending, decide::Decided)>,
+    ) -> Result<(), BackendError> {
+        let Some(decided) = decide::decide(&self.shared, opened, relay)? else { return Ok(()) };
+        let submitted = self.shared.store.submit(vec![decided.write.clone()]).await;
+        let must_settle = decided.is_policy;
+        pending.push_back((submitted, decided));
+        // What changes who is heard must be on disk before the next message is judged by it.
+        while (must_settle && !pending.is_empty()) || pending.len() >= PENDING {
+            let verdicts = next_verdicts(pending).await?;
+            self.settled(verdicts).await;
+        }
+        Ok(())
+    }
+
+    async fn sweep(
+        &self,
+        sweep: Sweep,
+        pending: &mut VecDeque<(Pending, decide::Decided)>,
+    ) -> Result<(), BackendError> {
+        let Sweep { relay, started_at_s, events, complete, done } = sweep;
+        let count = events.len();
+        let opening = futures_util::stream::iter(events).map(|event| self.spawn_open(event, true));
+        let mut opened: Vec<Opened> =
+            opening.buffered(OPENING).filter_map(|opened| async { opened.ok() }).collect().await;
+        opened.sort_by_key(Opened::order);
+        for opened in opened {
+            self.take(opened, Some(&relay), pending).await?;
+        }
+        while !pending.is_empty() {
+            let verdicts = next_verdicts(pending).await?;
+            self.settled(verdicts).await;
+        }
+        if complete {
+            self.shared.store.write(Write::Cursor(relay.clone(), started_at_s)).await?;
+            self.raise_floor(&relay).await?;
+        }
+        if count > 0 {
+            tracing::debug!(%relay, count, complete, "swept");
+        }
+        // The pool may have let go of the relay meanwhile; the cursor is moved all the same.
+        let _ = done.send(());
+        Ok(())
+    }
+
+    /// The floor follows the oldest of the complete catch-ups, seven days behind.
+    async fn raise_floor(&self, swept: &RelayUrl) -> Result<(), BackendError> {
+        let store = &self.shared.store;
+        let mut oldest_s = store.cursor(swept)?.unwrap_or(0);
+        for relay in &self.relays {
+            oldest_s = oldest_s.min(store.cursor(relay)?.unwrap_or(0));
+        }
+        let floor_s = oldest_s.saturating_sub(FLOOR_BEHIND_S);
+        // A day's step is enough, and spares a write each sweep.
+        if floor_s > store.floor_s()? + 24 * 3600 {
+            store.write(Write::Floor(floor_s)).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells those whom a durable decision concerns.
+    async fn settled(&self, (verdict, decided): (Verdict, decide::Decided)) {
+        match verdict {
+            Verdict::Queued(_) => {
+                self.engine.arrived(decided.agent).await;
+                if let Some(peer) = decided.from {
+                    // Asked ahead, so that the reply need not wait for it.
+                    let directory = self.shared.directory.clone();
+                    if directory.remembered(&peer).is_none() {
+                        tokio::spawn(async move { directory.contact(&peer).await });
+                    }
+                }
+                self.shared.notices.tell(|| decided.mail_in());
+            }
+            Verdict::Landed(range) => self.shared.outbox.nudge(range),
+            Verdict::Refused(reason) => {
+                tracing::info!(agent = decided.name, %reason, "mail refused");
+                self.shared.notices.tell(|| decided.refused(&reason.to_string()));
+            }
+            Verdict::Buried => self.shared.notices.tell(|| decided.refused("inbox full: kept as a dead letter")),
+            Verdict::Done | Verdict::Duplicate | Verdict::Stale | Verdict::NameTaken | Verdict::NoAgent => {}
+        }
+    }
+}
+
+async fn next_opened(opening: &mut VecDeque<(RelayUrl, Opening)>) -> Option<(RelayUrl, Opened)> {
+    let Some((_, task)) = opening.front_mut() else { return std::future::pending().await };
+    let opened = task.await;
+    let (relay, _) = opening.pop_front()?;
+    match opened {
+        Ok(opened) => Some((relay, opened)),
+        Err(error) => {
+            tracing::error!(%error, "opening an event ended badly");
+            None
+        }
+    }
+}
+
+async fn next_verdicts(
+    pending: &mut VecDeque<(Pending, decide::Decided)>,
+) -> Result<(Verdict, decide::Decided), BackendError> {
+    let Some((front, _)) = pending.front_mut() else { return std::future::pending().await };
+    let verdicts = front.wait().await;
+    let decided = pending.pop_front().map(|(_, decided)| decided);
+    let verdict = verdicts?.into_iter().next();
+    match (verdict, decided) {
+        (Some(verdict), Some(decided)) => Ok((verdict, decided)),
+        _ => Err(BackendError::Stopped("no verdict".to_owned())),
+    }
+}

@@ -1,0 +1,212 @@
+//! What becomes of an opened message: the inbox, an answer by the node itself, or the log of refusals.
+
+use oa_nips::hex::Hex;
+use oa_nips::mail::{AUTO_HOPS_MAX, Draft, Mail, Protocol};
+use oa_nips::nostr::{EventId, PublicKey, RelayUrl, ToBech32};
+use oa_nips::record::canonical;
+
+use crate::agent::AgentId;
+use crate::agent::envelope::{Envelope, Trust};
+use crate::agent::mailbox::{self, Hearing, Refusal};
+use crate::codes;
+use crate::engine::shared::Shared;
+use crate::mailin::open::{EventRef, Opened};
+use crate::notice::Notice;
+use crate::store::backend::BackendError;
+use crate::store::row::{AgentRow, Outgoing};
+use crate::store::write::{Answer, Delivery, Settled, Write};
+
+/// Strangers looked through for a pairing code.
+const PEERS_LOOKED_AT: usize = 10_000;
+
+/// A decision on its way to disk, and what to tell once it is there.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) agent: AgentId,
+    pub(super) name: String,
+    pub(super) from: Option<PublicKey>,
+    pub(super) write: Write,
+    /// Whether it changes who is heard.
+    pub(super) is_policy: bool,
+    id: Option<EventId>,
+    protocol: Protocol,
+}
+
+impl Decided {
+    pub(super) fn mail_in(&self) -> Notice {
+        Notice::MailIn {
+            agent: self.name.clone(),
+            from: self.from.and_then(|key| key.to_bech32().ok()).unwrap_or_default(),
+            protocol: self.protocol,
+            id: self.id.map(|id| id.to_hex()).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn refused(&self, reason: &str) -> Notice {
+        let from = self.from.and_then(|key| key.to_bech32().ok());
+        Notice::MailRefused { agent: self.name.clone(), from, reason: reason.to_owned() }
+    }
+}
+
+/// Decides; nothing for what leaves no trace.
+pub(super) fn decide(
+    shared: &Shared,
+    opened: Opened,
+    relay: Option<&RelayUrl>,
+) -> Result<Option<Decided>, BackendError> {
+    let now_ms = shared.time.now_ms();
+    let (agent, mail, event, pow_bits) = match opened {
+        Opened::Nothing => return Ok(None),
+        Opened::Foreign(event) => return Ok(Some(Decided::quiet(Write::Handled(vec![event])))),
+        Opened::Unreadable { agent, event, reason } => {
+            let Some(row) = shared.store.agent(agent)? else { return Ok(None) };
+            let answer = Answer::Refuse { from: None, reason: Refusal::Unreadable, detail: cut(&reason) };
+            let settled = Settled { agent, event, envelope: None, at_ms: now_ms, answer };
+            return Ok(Some(Decided::about(&row, None, Write::Settle(Box::new(settled)))));
+        }
+        Opened::Mail { agent, mail, event, pow_bits } => (agent, mail, event, pow_bits),
+    };
+    let Some(row) = shared.store.agent(agent)? else { return Ok(None) };
+    let manifest = shared.manifests.get(&shared.store, agent, row.version)?;
+    let case = Case { shared, row: &row, mail: &mail, event, relay, now_ms };
+    if mail.author == row.pubkey {
+        return Ok(Some(case.settle(Answer::Own)));
+    }
+    if mail.is_room(&row.pubkey) && !manifest.dm.rooms {
+        return Ok(Some(case.refuse(Refusal::Room)));
+    }
+    if let Some(answered) = case.command()? {
+        return Ok(Some(answered));
+    }
+    let peer = shared.store.peer(agent, &mail.author)?.unwrap_or_default();
+    let hearing = mailbox::hearing(&manifest, row.owner.as_ref(), &peer, &mail.author, pow_bits);
+    Ok(Some(match hearing {
+        Hearing::Heard(trust) => case.deliver(trust, manifest.overflow),
+        Hearing::Refused(reason) => case.refuse(reason),
+        // A machine is not asked to pair: two of them would go on for ever.
+        Hearing::Pair if mail.auto_hop > 0 => case.refuse(Refusal::Pairing),
+        Hearing::Pair => case.pair(),
+    }))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+impl Decided {
+    fn quiet(write: Write) -> Self {
+        let (agent, name, protocol) = (AgentId(u32::MAX), String::new(), Protocol::Nip17);
+        Self { agent, name, from: None, write, is_policy: false, id: None, protocol }
+    }
+
+    fn about(row: &AgentRow, mail: Option<&Mail>, write: Write) -> Self {
+        let is_policy = matches!(
+            &write,
+            Write::Settle(settled)
+                if matches!(settled.answer, Answer::Claimed { .. } | Answer::WrongClaim { .. } | Answer::Allow { .. } | Answer::Pair { .. })
+        );
+        Self {
+            agent: row.id,
+            name: row.name.clone(),
+            from: mail.map(|mail| mail.author),
+            write,
+            is_policy,
+            id: mail.map(|mail| mail.id),
+            protocol: mail.map_or(Protocol::Nip17, |mail| mail.protocol),
+        }
+    }
+}
+
+/// One message about to be decided.
+struct Case<'a> {
+    shared: &'a Shared,
+    row: &'a AgentRow,
+    mail: &'a Mail,
+    event: EventRef,
+    relay: Option<&'a RelayUrl>,
+    now_ms: u64,
+}
+
+impl Case<'_> {
+    fn deliver(&self, trust: Trust, overflow: crate::agent::manifest::Overflow) -> Decided {
+        let envelope = Envelope::from_mail(self.mail, self.relay.cloned(), self.now_ms);
+        let delivery = Delivery { agent: self.row.id, envelope, trust, overflow, event: self.event };
+        Decided::about(self.row, Some(self.mail), Write::Deliver(Box::new(delivery)))
+    }
+
+    fn settle(&self, answer: Answer) -> Decided {
+        let settled = Settled {
+            agent: self.row.id,
+            event: self.event,
+            envelope: Some(Hex(self.mail.id.to_bytes())),
+            at_ms: self.now_ms,
+            answer,
+        };
+        Decided::about(self.row, Some(self.mail), Write::Settle(Box::new(settled)))
+    }
+
+    fn refuse(&self, reason: Refusal) -> Decided {
+        self.settle(Answer::Refuse { from: Some(self.mail.author), reason, detail: String::new() })
+    }
+
+    fn reply(&self, text: impl Into<String>) -> Outgoing {
+        let mut draft = Draft::text(self.mail.author, text, self.now_ms);
+        draft.reply_to = Some(self.mail.id);
+        draft.auto_hop = (self.mail.auto_hop + 1).min(AUTO_HOPS_MAX);
+        Outgoing::Mail { draft, protocol: self.mail.protocol, relay: self.relay.cloned() }
+    }
+
+    /// What the node itself answers, whatever the program: `claim CODE`, and the owner's `allow CODE`.
+    fn command(&self) -> Result<Option<Decided>, BackendError> {
+        let text = self.mail.text().unwrap_or_default().trim();
+        let Some((verb, code)) = text.split_once(char::is_whitespace) else { return Ok(None) };
+        let is_sealed = self.mail.protocol == Protocol::Nip17 && self.mail.auto_hop == 0;
+        match verb.to_ascii_lowercase().as_str() {
+            "claim" if self.row.claim.is_some() && is_sealed => Ok(Some(self.claim(code.trim()))),
+            "allow" if self.row.owner == Some(self.mail.author) && is_sealed => self.allow(code.trim()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn claim(&self, code: &str) -> Decided {
+        let by = self.mail.author;
+        let open = self.row.claim.as_ref().filter(|claim| claim.expires_at_ms > self.now_ms);
+        let Some(claim) = open else {
+            let reply = self.reply("That code has expired. Whoever runs me can make a new one.");
+            return self.settle(Answer::Say { reply });
+        };
+        if codes::digest(code) != claim.digest {
+            let reply = self.reply("That is not the code. Please look at it again.");
+            return self.settle(Answer::WrongClaim { reply });
+        }
+        let reply = self.reply(format!(
+            "Welcome. You are now the owner of {}, and I obey you alone. Say help to see what I can do.",
+            self.row.name
+        ));
+        self.settle(Answer::Claimed { by, reply })
+    }
+
+    fn pair(&self) -> Decided {
+        let known = self.shared.store.peer(self.row.id, &self.mail.author).ok().flatten();
+        let code = known.and_then(|peer| peer.pairing).unwrap_or_else(codes::code);
+        let reply = self.reply(format!(
+            "I only talk to people my owner has let in. Ask my owner to send me: allow {code}"
+        ));
+        self.settle(Answer::Pair { with: self.mail.author, code, reply })
+    }
+
+    fn allow(&self, wanted: &str) -> Result<Decided, BackendError> {
+        let peers = self.shared.store.peers(self.row.id, PEERS_LOOKED_AT)?;
+        let by_code = |(key, peer): (PublicKey, mailbox::Peer)| {
+            peer.pairing.filter(|code| codes::digest(code) == codes::digest(wanted)).map(|_| key)
+        };
+        let found = peers.into_iter().find_map(by_code).or_else(|| PublicKey::parse(wanted).ok());
+        let Some(peer) = found else {
+            let text = format!("Nobody waits with the code {}. An npub works too.", canonical(&cut(wanted)));
+            return Ok(self.settle(Answer::Say { reply: self.reply(text) }));
+        };
+        let npub = peer.to_bech32().unwrap_or_default();
+        let reply = self.reply(format!("From now on I talk to {npub}."));
+        Ok(self.settle(Answer::Allow { peer, reply }))
+    }
+}

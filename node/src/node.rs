@@ -1,0 +1,381 @@
+//! A node: the parts of this crate wired together, started in order and ended in order.
+//!
+//! The only way in is a relay. Whoever runs a node (a command line, a test) starts it, listens to its notices, and
+//! shuts it down; everything else comes as events.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use oa_nips::files::OpError;
+use oa_nips::kind;
+use oa_nips::nostr::{EventId, Filter, PublicKey, RelayUrl, Timestamp};
+use oa_nips::port::Signer;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::AgentId;
+use crate::agent::manifest::Manifest;
+use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
+use crate::engine::running::{Running, Slot};
+use crate::engine::shared::{Manifests, Programs, Shared};
+use crate::keyring::Keyring;
+use crate::notice::{Notice, Notices};
+use crate::operator::{Admin, Server};
+use crate::outbox::{Carrier, Directory};
+use crate::store::Store;
+use crate::store::backend::BackendError;
+use crate::time::Time;
+use crate::{alarms, engine, mailin, maintenance, operator, outbox, publisher};
+
+/// Events from the pool that wait to be opened; when it is full the sockets wait.
+const INCOMING: usize = 1024;
+/// Operator requests that wait; one too many is sent again by its caller.
+const REQUESTS: usize = 256;
+/// A standing subscription looks this far back: clocks differ, and requests are valid for a minute.
+const REQUESTS_SINCE_S: u64 = 60;
+
+/// What a node is started with.
+#[derive(Debug)]
+pub struct Config {
+    /// Its relays.
+    pub relays: Vec<RelaySpec>,
+    /// Who may do everything, by the operator protocol.
+    pub operators: Vec<PublicKey>,
+    /// How often relays are swept.
+    pub sweep: SweepConfig,
+    /// An agent that nothing came to for this long sleeps.
+    pub dormant_after: Duration,
+    /// Hosts that relays named by others may have although they are private.
+    pub allow_private: Vec<String>,
+    /// The programs agents can run.
+    pub programs: Programs,
+}
+
+impl Config {
+    /// Everything by default, on these relays.
+    pub fn new(relays: Vec<RelaySpec>) -> Self {
+        Self {
+            relays,
+            operators: Vec::new(),
+            sweep: SweepConfig::default(),
+            dormant_after: Duration::from_secs(300),
+            allow_private: Vec::new(),
+            programs: Programs::default(),
+        }
+    }
+}
+
+/// What a node stands on.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its memory.
+    pub store: Store,
+    /// Its keys, which know the store's agents by the node's [`Addresses`].
+    pub keyring: Arc<dyn Keyring>,
+    /// Whose keys are whose, shared with the keyring.
+    pub addresses: Arc<Addresses>,
+    /// The slots of ticks that run, and those that ran when the process last died.
+    pub running: (Running, Vec<Slot>),
+    /// The clock.
+    pub time: Arc<dyn Time>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("no relay is configured")]
+    NoRelay,
+    #[error("the store does not answer")]
+    Store(#[from] BackendError),
+    #[error("this store belongs to another node: it was made with {stored}, the seed gives {ours}")]
+    OtherNode { stored: String, ours: String },
+}
+
+/// Whose keys are whose: the agents of a node by address.
+#[derive(Debug, Default)]
+pub struct Addresses(RwLock<HashMap<PublicKey, AgentId>>);
+
+impl Addresses {
+    /// The agents of a store.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn load(store: &Store) -> Result<Self, BackendError> {
+        Ok(Self(RwLock::new(store.addresses()?.into_iter().collect())))
+    }
+
+    /// The agent that has this key.
+    pub fn whose(&self, key: &PublicKey) -> Option<AgentId> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> Vec<PublicKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    pub(crate) fn add(&self, key: PublicKey, id: AgentId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, id);
+    }
+
+    pub(crate) fn remove(&self, key: &PublicKey) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+/// A node that runs. Dropping it aborts; [`Node::shutdown`] is graceful.
+#[derive(Debug)]
+pub struct Node {
+    admin: Arc<Admin>,
+    failed: CancellationToken,
+    /// Ends what brings new work: alarms, publishing, forgetting.
+    bringing: CancellationToken,
+    /// Ends ticks.
+    ticking: CancellationToken,
+    /// Ends deliveries.
+    delivering: CancellationToken,
+    tasks: Tasks,
+}
+
+#[derive(Debug)]
+struct Tasks {
+    bringers: Vec<JoinHandle<()>>,
+    engine: JoinHandle<()>,
+    outbox: JoinHandle<()>,
+    mailin: JoinHandle<()>,
+    operator: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a node. Mail that waits begins to be worked through at once.
+    ///
+    /// # Errors
+    /// When the configuration cannot work, or the store does not answer or is another node's.
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let Parts { store, keyring, addresses, running: (running, ran), time } = parts;
+        let own: Vec<RelayUrl> = config.relays.iter().map(|relay| relay.url.clone()).collect();
+        if own.is_empty() {
+            return Err(StartError::NoRelay);
+        }
+        own_store(&store, &keyring.node().public_key()).await?;
+        let (incoming, heard) = mpsc::channel(INCOMING);
+        let pool = start_pool(&config, &store, &keyring, addresses.keys(), incoming);
+        let notices = Notices::default();
+        let directory = Arc::new(Directory::new(Arc::new(pool.clone()), own.clone()));
+        let [bringing, ticking, delivering, failed] = std::array::from_fn(|_| CancellationToken::new());
+        let carrier = Carrier {
+            store: store.clone(),
+            keyring: keyring.clone(),
+            publish: Arc::new(pool.clone()),
+            directory: directory.clone(),
+            own: own.clone(),
+            notices: notices.clone(),
+            time: time.clone(),
+        };
+        let (outbox, outbox_task) = outbox::start(carrier, delivering.clone());
+        let shared = Arc::new(Shared {
+            store,
+            keyring,
+            time,
+            notices,
+            directory,
+            outbox,
+            running,
+            relay_names: own.iter().map(ToString::to_string).collect(),
+            manifests: Manifests::default(),
+            programs: config.programs,
+        });
+        engine::count_crashes(&shared, ran).await?;
+        let (engine, engine_task) = engine::start(shared.clone(), config.dormant_after, ticking.clone());
+        for agent in shared.store.agents_with_mail()? {
+            engine.arrived(agent).await;
+        }
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        let mail = mailin::MailIn {
+            shared: shared.clone(),
+            engine: engine.clone(),
+            requests,
+            relays: own.clone(),
+            failed: failed.clone(),
+        };
+        let mailin = mailin::start(mail, heard);
+        let bringers = vec![
+            alarms::start(shared.clone(), engine.clone(), bringing.clone()),
+            publisher::start(shared.clone(), bringing.clone()),
+            maintenance::start(shared.clone(), bringing.clone()),
+        ];
+        listen_to_operators(&pool, &*shared);
+        let creating = tokio::sync::Mutex::default();
+        let admin = Arc::new(Admin { shared, engine, pool: pool.clone(), addresses, own, creating });
+        let server = Server {
+            admin: admin.clone(),
+            publish: Arc::new(pool),
+            operators: config.operators.into_iter().collect::<HashSet<_>>(),
+            assemblies: Mutex::default(),
+            under_way: Mutex::default(),
+        };
+        let operator = operator::start(server, asked);
+        let tasks = Tasks { bringers, engine: engine_task, outbox: outbox_task, mailin, operator };
+        Ok(Self { admin, failed, bringing, ticking, delivering, tasks })
+    }
+
+    /// The node's own address.
+    pub fn public_key(&self) -> PublicKey {
+        self.admin.shared.keyring.node().public_key()
+    }
+
+    /// What happens from now on.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.admin.shared.notices.listen()
+    }
+
+    /// Waits until so many relays are connected and subscribed, or the deadline; answers how many are.
+    pub async fn ready(&self, at_least: usize, deadline: Duration) -> usize {
+        self.admin.pool.ready(at_least, deadline).await
+    }
+
+    /// The agents there are: name and address.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn agents(&self) -> Result<Vec<(String, PublicKey)>, BackendError> {
+        let store = &self.admin.shared.store;
+        let mut agents = Vec::new();
+        for (name, id) in store.names(usize::MAX)? {
+            if let Some(row) = store.agent(id)? {
+                agents.push((name, row.pubkey));
+            }
+        }
+        Ok(agents)
+    }
+
+    /// Creates the agent of a manifest, unless there is one of that name.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub async fn ensure_agent(&self, manifest: Manifest) -> Result<PublicKey, OpError> {
+        if let Ok(row) = self.admin.named(&manifest.name) {
+            return Ok(row.pubkey);
+        }
+        self.admin.create(manifest, None, |_| None).await.map(|(_, pubkey)| pubkey)
+    }
+
+    /// Opens the claim of an agent that has no owner, and answers the code; nothing for one that has.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the store fails.
+    pub async fn open_claim(&self, name: &str) -> Result<Option<String>, OpError> {
+        let row = self.admin.named(name)?;
+        if row.owner.is_some() {
+            return Ok(None);
+        }
+        let (code, claim) = operator::claim(self.admin.shared.time.now_ms());
+        let change = crate::store::write::AgentChange::Claim(claim);
+        self.admin.shared.store.write(crate::store::write::Write::ChangeAgent(row.id, change)).await?;
+        Ok(Some(code))
+    }
+
+    /// Ends when the node cannot go on, because its store failed.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Ends gracefully. The order: first what brings new work, then ticks (those that run may commit), then
+    /// deliveries (what is on its way may be answered), then the sockets, with which mail and operator requests end,
+    /// last the store.
+    pub async fn shutdown(self) {
+        let Self { admin, bringing, ticking, delivering, tasks, .. } = self;
+        bringing.cancel();
+        for task in tasks.bringers {
+            ended("background work", task).await;
+        }
+        ticking.cancel();
+        ended("engine", tasks.engine).await;
+        delivering.cancel();
+        ended("outbox", tasks.outbox).await;
+        admin.pool.shutdown().await;
+        ended("mail in", tasks.mailin).await;
+        ended("operator server", tasks.operator).await;
+        admin.shared.store.close().await;
+    }
+}
+
+async fn ended(name: &str, task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::error!(name, %error, "ended badly");
+    }
+}
+
+fn start_pool(
+    config: &Config,
+    store: &Store,
+    keyring: &Arc<dyn Keyring>,
+    listen: Vec<PublicKey>,
+    incoming: mpsc::Sender<pool::Incoming>,
+) -> Pool {
+    let pool_config = pool::Config {
+        relays: config.relays.clone(),
+        listen,
+        sweep: Some(config.sweep.clone()),
+        allow_private: config.allow_private.clone(),
+        limits: pool::Limits::default(),
+    };
+    let keys = Arc::new(RelayKeys(keyring.clone()));
+    Pool::start(pool_config, keys, Some(Arc::new(Handled(store.clone()))), incoming)
+}
+
+fn listen_to_operators(pool: &Pool, shared: &Shared) {
+    let since = Timestamp::from_secs((shared.time.now_ms() / 1000).saturating_sub(REQUESTS_SINCE_S));
+    let me = shared.keyring.node().public_key();
+    pool.stand("op", Filter::new().kind(kind::FILES_REQUEST).pubkey(me).since(since));
+}
+
+/// A store belongs to the node that made it: its agents' keys come from that node's seed.
+async fn own_store(store: &Store, me: &PublicKey) -> Result<(), StartError> {
+    match store.meta("node")? {
+        Some(stored) if stored != me.to_hex().into_bytes() => Err(StartError::OtherNode {
+            stored: String::from_utf8_lossy(&stored).into_owned(),
+            ours: me.to_hex(),
+        }),
+        Some(_) => Ok(()),
+        None => {
+            let write = crate::store::write::Write::Meta("node", me.to_hex().into_bytes());
+            store.write(write).await?;
+            Ok(())
+        }
+    }
+}
+
+/// The node's keys, as relays ask for them.
+#[derive(Debug)]
+struct RelayKeys(Arc<dyn Keyring>);
+
+impl pool::Keyring for RelayKeys {
+    fn node(&self) -> Arc<dyn Signer> {
+        self.0.node()
+    }
+
+    fn agent(&self, key: &PublicKey) -> Option<Arc<dyn Signer>> {
+        self.0.whose(key).map(|id| self.0.agent(id))
+    }
+}
+
+/// What the store has dealt with, as sweeps ask for it.
+#[derive(Debug)]
+struct Handled(Store);
+
+impl pool::Ledger for Handled {
+    fn handled(&self, since_s: u64, _: Option<&[PublicKey]>) -> Result<Vec<(u64, EventId)>, String> {
+        self.0.handled(since_s).map_err(|error| error.to_string())
+    }
+
+    fn is_handled(&self, id: &EventId) -> Result<bool, String> {
+        self.0.is_handled(id).map_err(|error| error.to_string())
+    }
+
+    fn cursor(&self, relay: &RelayUrl) -> Result<Option<u64>, String> {
+        self.0.cursor(relay).map_err(|error| error.to_string())
+    }
+}

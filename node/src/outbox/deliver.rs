@@ -1,0 +1,353 @@
+//! Carries outgoing items: sign, find the relays, send, keep what they said, try again.
+//!
+//! One actor hands items to short-lived tasks; between tries an item is an entry in a heap, not a task. What does
+//! not fit is in the database anyway, and found again by the next look through its open items.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use oa_nips::nostr::{PublicKey, RelayUrl, ToBech32};
+use oa_nips::port::{Ack, Publish, SignerError};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::keyring::Keyring;
+use crate::notice::{Notice, Notices};
+use crate::outbox::{ACK_DEADLINE, Directory, IN_FLIGHT, TRIED_FOR, sign};
+use crate::store::Store;
+use crate::store::backend::BackendError;
+use crate::store::row::{Audience, OutId, OutRow, Outgoing, Parcel, Stage, Target, TargetState};
+use crate::store::write::{OutRange, Write};
+use crate::time::Time;
+
+/// Nudges waiting for the actor; a full queue is made up for by the next look through the database.
+const NUDGES: usize = 4096;
+/// Items known and waiting for a place or a time.
+const WAITING_MAX: usize = 10_000;
+/// How often the database is looked through for items nobody carries.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// First and longest pause between two tries.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_LAST: Duration = Duration::from_secs(600);
+/// Relays that one item goes to, each audience.
+const TARGETS_MAX: usize = 8;
+
+/// What the carrier needs of the node.
+#[derive(Debug, Clone)]
+pub(crate) struct Carrier {
+    pub(crate) store: Store,
+    pub(crate) keyring: Arc<dyn Keyring>,
+    pub(crate) publish: Arc<dyn Publish>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) own: Vec<RelayUrl>,
+    pub(crate) notices: Notices,
+    pub(crate) time: Arc<dyn Time>,
+}
+
+#[derive(Debug)]
+enum Nudge {
+    New(OutRange),
+    RelayUp,
+}
+
+/// A handle to the outbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox {
+    nudges: mpsc::Sender<Nudge>,
+}
+
+impl Outbox {
+    /// New items are committed.
+    pub(crate) fn nudge(&self, range: OutRange) {
+        if range.from < range.to {
+            let _ = self.nudges.try_send(Nudge::New(range));
+        }
+    }
+
+    /// A relay is back: what waits for its next try need not wait longer.
+    pub(crate) fn relay_up(&self) {
+        let _ = self.nudges.try_send(Nudge::RelayUp);
+    }
+}
+
+/// Starts the actor; it ends when `cancel` does, giving what is on its way a moment to be answered.
+pub(crate) fn start(carrier: Carrier, cancel: CancellationToken) -> (Outbox, tokio::task::JoinHandle<()>) {
+    let (nudges, queue) = mpsc::channel(NUDGES);
+    let actor = Actor {
+        carrier,
+        ready: VecDeque::new(),
+        known: HashSet::new(),
+        later: BinaryHeap::new(),
+        attempts: HashMap::new(),
+        carried: JoinSet::new(),
+    };
+    (Outbox { nudges }, tokio::spawn(actor.run(queue, cancel)))
+}
+
+#[derive(Debug)]
+struct Actor {
+    carrier: Carrier,
+    ready: VecDeque<OutId>,
+    /// Items in `ready`, in `later` or being carried.
+    known: HashSet<OutId>,
+    later: BinaryHeap<Reverse<(Instant, OutId)>>,
+    attempts: HashMap<OutId, u32>,
+    carried: JoinSet<(OutId, Result<Carried, BackendError>)>,
+}
+
+/// How a try ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carried {
+    Finished,
+    Again,
+}
+
+impl Actor {
+    async fn run(mut self, mut queue: mpsc::Receiver<Nudge>, cancel: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            self.fill();
+            let next = self.later.peek().map(|Reverse((at, _))| *at);
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(ended) = self.carried.join_next() => match ended {
+                    Ok((id, outcome)) => self.carried(id, outcome),
+                    Err(error) => tracing::error!(%error, "carrying an item ended badly"),
+                },
+                Some(nudge) = queue.recv() => self.nudged(nudge),
+                () = sleep_until(next) => self.wake(Instant::now()),
+                _ = look.tick() => self.look(),
+            }
+        }
+        let drain = async { while self.carried.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(2), drain).await.is_err() {
+            tracing::info!("outgoing items wait for the next start");
+        }
+    }
+
+    fn nudged(&mut self, nudge: Nudge) {
+        match nudge {
+            Nudge::New(range) => range.ids().for_each(|id| self.add(id)),
+            Nudge::RelayUp => {
+                let all: Vec<_> = self.later.drain().map(|Reverse((_, id))| id).collect();
+                self.ready.extend(all);
+            }
+        }
+    }
+
+    fn add(&mut self, id: OutId) {
+        if self.known.len() < WAITING_MAX && self.known.insert(id) {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn look(&mut self) {
+        let mut from = None;
+        while let Ok(page) = self.carrier.store.outbox_open(from, IN_FLIGHT) {
+            let last = page.last().copied();
+            let is_last_page = page.len() < IN_FLIGHT;
+            page.into_iter().for_each(|id| self.add(id));
+            match last {
+                Some(id) if !is_last_page && self.known.len() < WAITING_MAX => {
+                    from = Some(OutId { agent: id.agent, n: id.n + 1 });
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn wake(&mut self, now: Instant) {
+        while let Some(Reverse((at, id))) = self.later.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.later.pop();
+            self.ready.push_back(id);
+        }
+    }
+
+    fn fill(&mut self) {
+        while self.carried.len() < IN_FLIGHT {
+            let Some(id) = self.ready.pop_front() else { break };
+            let carrier = self.carrier.clone();
+            self.carried.spawn(async move { (id, carrier.carry(id).await) });
+        }
+    }
+
+    fn carried(&mut self, id: OutId, outcome: Result<Carried, BackendError>) {
+        match outcome {
+            Ok(Carried::Again) => {
+                let attempt = self.attempts.entry(id).or_insert(0);
+                let pause = RETRY_FIRST.saturating_mul(1 << (*attempt).min(16)).min(RETRY_LAST);
+                *attempt += 1;
+                self.later.push(Reverse((Instant::now() + pause, id)));
+            }
+            Ok(Carried::Finished) | Err(_) => {
+                // A store that fails stops the node; the item is still open in it.
+                self.known.remove(&id);
+                self.attempts.remove(&id);
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Carrier {
+    /// One try of one item.
+    async fn carry(&self, id: OutId) -> Result<Carried, BackendError> {
+        let Some(mut row) = self.store.outgoing(id)? else { return Ok(Carried::Finished) };
+        let expired = self.time.now_ms() > row.at_ms.saturating_add(millis(TRIED_FOR));
+        let mut parcels = match &row.stage {
+            Stage::Finished(_) => return Ok(Carried::Finished),
+            Stage::Signed(parcels) => parcels.clone(),
+            Stage::Unsigned => match self.sign(id, &mut row).await? {
+                Some(parcels) => parcels,
+                None if expired => return self.finish(id, row, Vec::new()).await,
+                None => return Ok(Carried::Again),
+            },
+        };
+        let was_sent = row.is_sent();
+        self.address(&row.outgoing, &mut parcels).await;
+        self.send(&mut parcels).await;
+        self.fall_back(&row.outgoing, &mut parcels).await;
+        if expired {
+            expire(&mut parcels);
+        }
+        let waits = parcels.iter().flat_map(|parcel| &parcel.targets).any(|t| t.state == TargetState::Waiting);
+        if !waits {
+            let finished = OutRow { stage: Stage::Finished(parcels), ..row };
+            self.tell(id, was_sent, &finished);
+            self.store.write(Write::Out(id, Box::new(finished))).await?;
+            return Ok(Carried::Finished);
+        }
+        let moved = Stage::Signed(parcels);
+        if moved != row.stage {
+            row.stage = moved;
+            self.tell(id, was_sent, &row);
+            self.store.write(Write::Out(id, Box::new(row))).await?;
+        }
+        Ok(Carried::Again)
+    }
+
+    async fn finish(&self, id: OutId, mut row: OutRow, parcels: Vec<Parcel>) -> Result<Carried, BackendError> {
+        row.stage = Stage::Finished(parcels);
+        self.store.write(Write::Out(id, Box::new(row))).await?;
+        Ok(Carried::Finished)
+    }
+
+    /// Signs and persists; nothing when the signer is away, an empty list when it will never sign this.
+    async fn sign(&self, id: OutId, row: &mut OutRow) -> Result<Option<Vec<Parcel>>, BackendError> {
+        let signer = self.keyring.agent(id.agent);
+        let parcels = match sign(&row.outgoing, &*signer, self.time.now_ms() / 1000).await {
+            Ok(parcels) => parcels,
+            Err(SignerError::Unavailable(reason)) => {
+                tracing::warn!(agent = %id.agent, reason, "signer away, item waits");
+                return Ok(None);
+            }
+            Err(error) => {
+                self.notices.tell(|| Notice::Error { message: format!("an outgoing item cannot be signed: {error}") });
+                Vec::new()
+            }
+        };
+        row.stage = Stage::Signed(parcels.clone());
+        self.store.write(Write::Out(id, Box::new(row.clone()))).await?;
+        Ok(Some(parcels))
+    }
+
+    /// Fills in the relays of parcels that have none yet.
+    async fn address(&self, outgoing: &Outgoing, parcels: &mut [Parcel]) {
+        let mut taken: Vec<(oa_nips::nostr::EventId, RelayUrl)> = Vec::new();
+        for parcel in parcels.iter_mut() {
+            if parcel.targets.is_empty() {
+                let relays = match (parcel.audience, outgoing) {
+                    (Audience::Peer, Outgoing::Mail { draft, relay, .. }) => {
+                        self.relays_of(&draft.recipient, relay.as_ref()).await
+                    }
+                    _ => self.own.clone(),
+                };
+                for relay in relays.into_iter().take(TARGETS_MAX) {
+                    if !taken.contains(&(parcel.event.id, relay.clone())) {
+                        parcel.targets.push(Target { relay, state: TargetState::Waiting });
+                    }
+                }
+            }
+            taken.extend(parcel.targets.iter().map(|target| (parcel.event.id, target.relay.clone())));
+        }
+    }
+
+    async fn relays_of(&self, who: &PublicKey, came_from: Option<&RelayUrl>) -> Vec<RelayUrl> {
+        let listed = self.directory.contact(who).await.relays;
+        match (listed.is_empty(), came_from) {
+            (false, _) => listed,
+            (true, Some(relay)) => vec![relay.clone()],
+            (true, None) => self.own.clone(),
+        }
+    }
+
+    /// When every relay that somebody listed is of no use, their mail goes back where it came from.
+    async fn fall_back(&self, outgoing: &Outgoing, parcels: &mut [Parcel]) {
+        let Outgoing::Mail { relay: Some(relay), .. } = outgoing else { return };
+        let Some(parcel) = parcels.iter_mut().find(|parcel| parcel.audience == Audience::Peer) else { return };
+        let hopeless = parcel.targets.iter().all(|target| matches!(target.state, TargetState::Refused(_)));
+        if hopeless && !parcel.targets.iter().any(|target| target.relay == *relay) {
+            parcel.targets.push(Target { relay: relay.clone(), state: TargetState::Waiting });
+            self.send(std::slice::from_mut(parcel)).await;
+        }
+    }
+
+    /// Sends to every relay that has not answered, all at once.
+    async fn send(&self, parcels: &mut [Parcel]) {
+        let mut sendings = Vec::new();
+        for parcel in parcels {
+            let Parcel { event, targets, .. } = parcel;
+            let event = &*event;
+            for target in targets.iter_mut().filter(|target| target.state == TargetState::Waiting) {
+                sendings.push(async move {
+                    match self.publish.publish(&target.relay, event, ACK_DEADLINE).await {
+                        Ack::Accepted => target.state = TargetState::Acked,
+                        Ack::Refused(reason) => target.state = TargetState::Refused(reason),
+                        Ack::Unreached(reason) => tracing::debug!(relay = %target.relay, reason, "not reached"),
+                    }
+                });
+            }
+        }
+        futures_util::future::join_all(sendings).await;
+    }
+
+    fn tell(&self, id: OutId, was_sent: bool, row: &OutRow) {
+        let Outgoing::Mail { draft, protocol, .. } = &row.outgoing else { return };
+        let (Stage::Signed(parcels) | Stage::Finished(parcels)) = &row.stage else { return };
+        let acked = parcels.first().and_then(|p| p.targets.iter().find(|t| t.state == TargetState::Acked));
+        let (false, Some(target)) = (was_sent, acked) else { return };
+        let name = || self.store.agent(id.agent).ok().flatten().map_or_else(String::new, |row| row.name);
+        self.notices.tell(|| Notice::MailOut {
+            agent: name(),
+            to: draft.recipient.to_bech32().unwrap_or_default(),
+            protocol: *protocol,
+            relay: target.relay.to_string(),
+        });
+    }
+}
+
+fn expire(parcels: &mut [Parcel]) {
+    for target in parcels.iter_mut().flat_map(|parcel| &mut parcel.targets) {
+        if target.state == TargetState::Waiting {
+            target.state = TargetState::Expired("no answer for a day".to_owned());
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,265 @@
+//! What the tables hold: rows as JSON, keys as big-endian bytes that sort as they should.
+
+use oa_nips::hex::{Hash, Hex};
+use oa_nips::mail::Draft;
+use oa_nips::nostr::{Event, PublicKey, RelayUrl, UnsignedEvent};
+use oa_nips::mail::Protocol;
+use oa_nips::record::{Head, SessionId};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::envelope::{Envelope, EnvelopeId};
+use crate::agent::mailbox::Refusal;
+use crate::agent::{AgentId, Lifecycle};
+
+/// An agent: all that is kept of it between ticks but its files and manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRow {
+    /// Its number.
+    pub id: AgentId,
+    /// Unique in the node.
+    pub name: String,
+    /// Its address.
+    pub pubkey: PublicKey,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// What it waits for.
+    pub lifecycle: Lifecycle,
+    /// Why, where that is not plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Grows with each change of this row that a tick must not overlook.
+    pub version: u64,
+    /// The lease under which it ticks.
+    pub lease_epoch: u64,
+    /// Whom it obeys.
+    pub owner: Option<PublicKey>,
+    /// The one-time code that makes an owner, hashed, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// Rumors dated before this are refused: seconds since 1970.
+    pub floor_s: u64,
+    /// Its trajectory.
+    pub session: SessionId,
+    /// Where its record chain stands.
+    pub head: Head,
+    /// Records before this one have been handed to the publisher.
+    pub published: u64,
+    /// Next keys and counts of its queues.
+    pub inbox_next: u64,
+    pub inbox_depth: u32,
+    pub inbox_strangers: u32,
+    pub outbox_next: u64,
+    pub dead_next: u64,
+    pub refused_next: u64,
+    /// Failures in a row of its program.
+    pub failures: u32,
+}
+
+/// A one-time code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// SHA-256 of the code.
+    pub digest: Hash,
+    /// Milliseconds since 1970.
+    pub expires_at_ms: u64,
+    /// Wrong codes heard so far.
+    #[serde(default)]
+    pub misses: u32,
+}
+
+/// An envelope in an inbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// What arrived.
+    pub envelope: Envelope,
+    /// Whether it counts against the strangers' half.
+    pub is_strangers: bool,
+    /// Times its tick failed.
+    #[serde(default)]
+    pub failures: u32,
+    /// Times the process died while it ran.
+    #[serde(default)]
+    pub crashes: u32,
+}
+
+/// An envelope that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// What arrived.
+    pub envelope: Envelope,
+    /// Why it was given up.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// Mail that was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Who wrote it, where that could be read.
+    pub from: Option<PublicKey>,
+    /// Why.
+    pub reason: Refusal,
+    /// More, for people.
+    pub detail: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// What goes out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Outgoing {
+    /// A direct message.
+    Mail {
+        /// What it says, with its time: the rumor's id follows from it.
+        draft: Draft,
+        /// Which protocol answers.
+        protocol: Protocol,
+        /// Where the mail it answers was found.
+        relay: Option<RelayUrl>,
+    },
+    /// A public or self-encrypted event of the agent, to its own relays.
+    Event { event: UnsignedEvent },
+}
+
+/// Whose relays an event goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    /// The recipient's: at least one must take it.
+    Peer,
+    /// The node's own.
+    Own,
+}
+
+/// Signed bytes on their way. The same bytes each time, so a relay keeps one copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parcel {
+    /// As signed.
+    pub event: Event,
+    /// Whose relays.
+    pub audience: Audience,
+    /// The relays, once they are known; none of them twice.
+    pub targets: Vec<Target>,
+}
+
+/// One relay that a parcel goes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Where.
+    pub relay: RelayUrl,
+    /// What it said.
+    pub state: TargetState,
+}
+
+/// What one relay said to one parcel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetState {
+    /// Waits for an answer, or for the next try.
+    Waiting,
+    /// The relay has it.
+    Acked,
+    /// The relay does not want it.
+    Refused(String),
+    /// The relay could not be reached in time.
+    Expired(String),
+}
+
+/// How far an outgoing item has come. Named by what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Waits for the signer.
+    Unsigned,
+    /// Waits for relays.
+    Signed(Vec<Parcel>),
+    /// Waits for nothing: every target has answered or expired.
+    Finished(Vec<Parcel>),
+}
+
+/// An item of an outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutRow {
+    /// What.
+    pub outgoing: Outgoing,
+    /// How far.
+    pub stage: Stage,
+    /// When it was decided, in milliseconds since 1970; tried for 24 hours from then.
+    pub at_ms: u64,
+}
+
+impl OutRow {
+    /// Whether the item has reached the one it is for.
+    pub fn is_sent(&self) -> bool {
+        let (Stage::Signed(parcels) | Stage::Finished(parcels)) = &self.stage else { return false };
+        parcels.first().is_some_and(|parcel| parcel.targets.iter().any(|t| t.state == TargetState::Acked))
+    }
+}
+
+/// An outgoing item by its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutId {
+    /// Whose.
+    pub agent: AgentId,
+    /// Position in that agent's outbox.
+    pub n: u64,
+}
+
+/// The record of an operation already answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpRow {
+    /// SHA-256 of verb, path and body.
+    pub request: Hash,
+    /// What was answered.
+    pub reply: Result<Vec<u8>, oa_nips::files::OpError>,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// Keys: fixed-width integers first, so that ranges are prefixes.
+pub(crate) mod key {
+    use super::{AgentId, EnvelopeId, Hex, OutId, PublicKey};
+
+    pub(crate) fn agent(id: AgentId) -> Vec<u8> {
+        id.0.to_be_bytes().to_vec()
+    }
+
+    pub(crate) fn numbered(id: AgentId, n: u64) -> Vec<u8> {
+        [&id.0.to_be_bytes()[..], &n.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn number(key: &[u8]) -> Option<u64> {
+        key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
+    pub(crate) fn out(key: &[u8]) -> Option<OutId> {
+        let agent = AgentId(u32::from_be_bytes(*key.first_chunk()?));
+        Some(OutId { agent, n: number(key)? })
+    }
+
+    pub(crate) fn named(id: AgentId, name: &str) -> Vec<u8> {
+        [&id.0.to_be_bytes()[..], name.as_bytes()].concat()
+    }
+
+    pub(crate) fn seen(id: AgentId, envelope: &EnvelopeId) -> Vec<u8> {
+        [&id.0.to_be_bytes()[..], envelope.as_bytes()].concat()
+    }
+
+    pub(crate) fn peer(id: AgentId, peer: &PublicKey) -> Vec<u8> {
+        [&id.0.to_be_bytes()[..], peer.as_bytes()].concat()
+    }
+
+    pub(crate) fn due(due_ms: u64, id: AgentId, alarm: &str) -> Vec<u8> {
+        [&due_ms.to_be_bytes()[..], &id.0.to_be_bytes(), alarm.as_bytes()].concat()
+    }
+
+    pub(crate) fn timed(at_s: u64, id: &[u8; 32]) -> Vec<u8> {
+        [&at_s.to_be_bytes()[..], id].concat()
+    }
+
+    pub(crate) fn op(caller: &PublicKey, op: &Hex<16>) -> Vec<u8> {
+        [&caller.as_bytes()[..], op.as_bytes()].concat()
+    }
+}

@@ -1,0 +1,136 @@
+//! Creating agents, and changing what is not a tick's to change.
+
+use oa_nips::nostr::{PublicKey, UnsignedEvent};
+use oa_nips::record::{Head, SessionId};
+
+use crate::agent::envelope::{Envelope, Kind};
+use crate::agent::manifest::Manifest;
+use crate::agent::mailbox::Peer;
+use crate::agent::{AgentId, Lifecycle};
+use crate::store::backend::{BackendError, Table};
+use crate::store::row::{AgentRow, Claim, Outgoing, key};
+use crate::store::unit::Tx;
+use crate::store::write::{OutRange, Verdict, out, tick};
+
+/// An agent to be. The caller has picked the id that nobody has, derived the key and written its profile events.
+#[derive(Debug, Clone)]
+pub struct NewAgent {
+    pub id: AgentId,
+    pub pubkey: PublicKey,
+    pub manifest: Manifest,
+    pub session: SessionId,
+    pub claim: Option<Claim>,
+    pub at_ms: u64,
+    /// Kinds 0, 10002 and 10050, unsigned.
+    pub profile: Vec<UnsignedEvent>,
+}
+
+/// How much older than the agent a message to it may be, in seconds: clocks differ.
+const FLOOR_SLACK_S: u64 = 15 * 60;
+
+impl NewAgent {
+    pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
+        let name = self.manifest.name.clone();
+        if tx.has(Table::Names, name.as_bytes())? {
+            return Ok(Verdict::NameTaken);
+        }
+        if tx.has(Table::Agents, &key::agent(self.id))? {
+            return Ok(Verdict::Stale);
+        }
+        let mut row = AgentRow {
+            id: self.id,
+            name: name.clone(),
+            pubkey: self.pubkey,
+            created_at_ms: self.at_ms,
+            lifecycle: Lifecycle::Creating,
+            reason: None,
+            version: 1,
+            lease_epoch: 0,
+            owner: self.manifest.owner.map(|npub| npub.0),
+            claim: self.claim,
+            floor_s: (self.at_ms / 1000).saturating_sub(FLOOR_SLACK_S),
+            session: self.session,
+            head: Head::GENESIS,
+            published: 0,
+            inbox_next: 0,
+            inbox_depth: 0,
+            inbox_strangers: 0,
+            outbox_next: 0,
+            dead_next: 0,
+            refused_next: 0,
+            failures: 0,
+        };
+        let created = Envelope::from_node(Kind::Created, &format!("created:{}", self.id), self.at_ms);
+        tick::enqueue(tx, &mut row, created, false);
+        for event in self.profile {
+            out::enqueue(tx, &mut row, Outgoing::Event { event }, self.at_ms);
+        }
+        tx.put_bytes(Table::Manifests, key::agent(self.id), self.manifest.to_toml().into_bytes());
+        tx.put(Table::Names, name.into_bytes(), &self.id);
+        tx.put(Table::Pubkeys, self.pubkey.to_bytes().to_vec(), &self.id);
+        tx.put(Table::Agents, key::agent(self.id), &row);
+        Ok(Verdict::Landed(OutRange { agent: self.id, from: 0, to: row.outbox_next }))
+    }
+}
+
+/// What an operator or owner changes.
+#[derive(Debug, Clone)]
+pub enum AgentChange {
+    /// Goes on, stops, sleeps.
+    Lifecycle(Lifecycle, Option<String>),
+    /// Obeys somebody else, or nobody.
+    Owner(Option<PublicKey>),
+    /// Has a new manifest of the same name.
+    Manifest(Box<Manifest>),
+    /// Lets somebody in, or not any more.
+    Allow(PublicKey, bool),
+    /// May be claimed with a code.
+    Claim(Claim),
+    /// Is gone: its name is free, its files stay until nobody can want them, its key is never used again.
+    Remove,
+}
+
+impl AgentChange {
+    pub(super) fn apply(self, id: AgentId, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
+        let Some(mut row) = tx.get::<AgentRow>(Table::Agents, &key::agent(id))? else {
+            return Ok(Verdict::NoAgent);
+        };
+        // A dormant agent is not worth waking a running tick for; anything else makes running ticks start over.
+        let mut bumps = true;
+        match self {
+            Self::Lifecycle(lifecycle, reason) => {
+                bumps = lifecycle != Lifecycle::Dormant;
+                if row.lifecycle == Lifecycle::Terminated {
+                    return Ok(Verdict::Stale);
+                }
+                (row.lifecycle, row.reason) = (lifecycle, reason);
+                row.failures = 0;
+            }
+            Self::Owner(owner) => row.owner = owner,
+            Self::Manifest(manifest) => {
+                if manifest.name != row.name {
+                    return Ok(Verdict::Stale);
+                }
+                if let Some(owner) = manifest.owner {
+                    row.owner = Some(owner.0);
+                }
+                tx.put_bytes(Table::Manifests, key::agent(id), manifest.to_toml().into_bytes());
+            }
+            Self::Allow(peer, allowed) => {
+                let mut known: Peer = tx.get(Table::Peers, &key::peer(id, &peer))?.unwrap_or_default();
+                known.allowed = allowed;
+                known.pairing = None;
+                tx.put(Table::Peers, key::peer(id, &peer), &known);
+            }
+            Self::Claim(claim) => row.claim = Some(claim),
+            Self::Remove => {
+                row.lifecycle = Lifecycle::Terminated;
+                tx.remove(Table::Names, row.name.clone().into_bytes());
+                tx.remove(Table::Pubkeys, row.pubkey.to_bytes().to_vec());
+            }
+        }
+        row.version += u64::from(bumps);
+        tx.put(Table::Agents, key::agent(id), &row);
+        Ok(Verdict::Done)
+    }
+}

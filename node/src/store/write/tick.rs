@@ -1,0 +1,256 @@
+//! A tick's commit, its failure, and the envelopes the node makes itself.
+
+use oa_nips::nostr::PublicKey;
+use oa_nips::port::RowWrite;
+use oa_nips::record::{Head, Record};
+
+use crate::agent::alarm::Alarm;
+use crate::agent::envelope::Envelope;
+use crate::agent::mailbox::{Bucket, Peer};
+use crate::agent::{AgentId, Lifecycle};
+use crate::namespace::Path;
+use crate::store::backend::{BackendError, Table};
+use crate::store::row::{AgentRow, DeadLetter, OutRow, Waiting, key};
+use crate::store::unit::Tx;
+use crate::store::write::{OutRange, Verdict, out};
+
+/// Dead letters an agent keeps.
+const DEAD_LETTERS_KEPT: u64 = 100;
+
+/// All that a tick did, to land at once.
+#[derive(Debug, Clone)]
+pub struct TickCommit {
+    pub agent: AgentId,
+    /// The agent must still be at this version and lease.
+    pub expect_version: u64,
+    pub lease_epoch: u64,
+    /// The envelope's place in the inbox, which must still hold it.
+    pub seq: u64,
+    /// Files of the agent's state.
+    pub files: Vec<(Path, Option<Vec<u8>>)>,
+    pub alarms: Vec<AlarmChange>,
+    /// What goes out, signed where the signer is immediate.
+    pub out: Vec<OutRow>,
+    /// The correspondent whose bucket was drawn on.
+    pub bucket: Option<(PublicKey, Bucket)>,
+    /// Rows of machines that persist through the node.
+    pub rows: Vec<RowWrite>,
+    /// What the agent waits for from now on: active, or dormant after its last tick for a while.
+    pub lifecycle: Lifecycle,
+    pub record: Box<Record>,
+    /// The chain after the record.
+    pub head: Head,
+}
+
+/// An alarm set, or with nothing cancelled.
+#[derive(Debug, Clone)]
+pub struct AlarmChange {
+    pub id: String,
+    pub alarm: Option<Alarm>,
+}
+
+impl TickCommit {
+    pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
+        let agent = self.agent;
+        let Some(mut row) = tx.get::<AgentRow>(Table::Agents, &key::agent(agent))? else {
+            return Ok(Verdict::NoAgent);
+        };
+        let inbox = key::numbered(agent, self.seq);
+        let waiting: Option<Waiting> = tx.get(Table::Inbox, &inbox)?;
+        let (true, Some(waiting)) = (
+            row.version == self.expect_version
+                && row.lease_epoch == self.lease_epoch
+                && row.lifecycle.ticks()
+                && row.head.hash == self.record.header.prev,
+            waiting,
+        ) else {
+            return Ok(Verdict::Stale);
+        };
+        for write in self.rows {
+            if super::row(tx, write)? != Verdict::Done {
+                return Ok(Verdict::Stale);
+            }
+        }
+        leave_inbox(tx, &mut row, self.seq, &waiting, self.bucket)?;
+        for (path, content) in self.files {
+            let key = key::named(agent, path.as_str());
+            match content {
+                Some(content) => tx.put_bytes(Table::Files, key, content),
+                None => tx.remove(Table::Files, key),
+            }
+        }
+        for change in self.alarms {
+            set_alarm(tx, agent, &change.id, change.alarm.as_ref())?;
+        }
+        let from = row.outbox_next;
+        for item in &self.out {
+            out::enqueue_row(tx, &mut row, item);
+        }
+        tx.put(Table::Records, key::numbered(agent, self.record.header.seq), &self.record);
+        row.head = self.head;
+        row.lifecycle = self.lifecycle;
+        row.failures = 0;
+        tx.put(Table::Agents, key::agent(agent), &row);
+        Ok(Verdict::Landed(OutRange { agent, from, to: row.outbox_next }))
+    }
+}
+
+/// Puts an envelope at the end of the inbox; the caller stores the row.
+pub(super) fn enqueue(tx: &mut Tx<'_>, row: &mut AgentRow, envelope: Envelope, is_strangers: bool) -> u64 {
+    let seq = row.inbox_next;
+    row.inbox_next += 1;
+    row.inbox_depth += 1;
+    row.inbox_strangers += u32::from(is_strangers);
+    let waiting = Waiting { envelope, is_strangers, failures: 0, crashes: 0 };
+    tx.put(Table::Inbox, key::numbered(row.id, seq), &waiting);
+    seq
+}
+
+fn leave_inbox(
+    tx: &mut Tx<'_>,
+    row: &mut AgentRow,
+    seq: u64,
+    waiting: &Waiting,
+    bucket: Option<(PublicKey, Bucket)>,
+) -> Result<(), BackendError> {
+    tx.remove(Table::Inbox, key::numbered(row.id, seq));
+    row.inbox_depth = row.inbox_depth.saturating_sub(1);
+    row.inbox_strangers = row.inbox_strangers.saturating_sub(u32::from(waiting.is_strangers));
+    let sender = waiting.envelope.sender();
+    for key in [sender, bucket.map(|(peer, _)| peer)].into_iter().flatten().collect::<std::collections::BTreeSet<_>>() {
+        let peer_key = key::peer(row.id, &key);
+        let mut peer: Peer = tx.get(Table::Peers, &peer_key)?.unwrap_or_default();
+        if sender == Some(key) {
+            peer.queued = peer.queued.saturating_sub(1);
+        }
+        if let Some((_, bucket)) = bucket.filter(|(peer, _)| *peer == key) {
+            peer.bucket = Some(bucket);
+        }
+        tx.put(Table::Peers, peer_key, &peer);
+    }
+    Ok(())
+}
+
+/// Drops the oldest envelope that waits; the caller stores the row.
+pub(super) fn drop_oldest(tx: &mut Tx<'_>, row: &mut AgentRow) -> Result<(), BackendError> {
+    let keys = tx.keys(Table::Inbox, &key::agent(row.id))?;
+    let Some(seq) = keys.first().and_then(|key| key::number(key)) else { return Ok(()) };
+    let Some(waiting) = tx.get::<Waiting>(Table::Inbox, &key::numbered(row.id, seq))? else { return Ok(()) };
+    leave_inbox(tx, row, seq, &waiting, None)
+}
+
+/// Keeps an envelope as a dead letter; the caller stores the row.
+pub(super) fn bury(
+    tx: &mut Tx<'_>,
+    row: &mut AgentRow,
+    envelope: Envelope,
+    reason: String,
+) -> Result<(), BackendError> {
+    let at_ms = envelope.accepted_at_ms;
+    tx.put(Table::DeadLetters, key::numbered(row.id, row.dead_next), &DeadLetter { envelope, reason, at_ms });
+    if let Some(old) = row.dead_next.checked_sub(DEAD_LETTERS_KEPT) {
+        tx.remove(Table::DeadLetters, key::numbered(row.id, old));
+    }
+    row.dead_next += 1;
+    Ok(())
+}
+
+/// A tick that did not commit.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    pub agent: AgentId,
+    pub seq: u64,
+    /// For the dead letter.
+    pub reason: String,
+    /// Failures are the program's; crashes are the process's, and are counted apart.
+    pub is_crash: bool,
+    /// At this many the envelope is given up and the agent's lifecycle becomes the one given.
+    pub max: u32,
+    pub then: Option<Lifecycle>,
+}
+
+impl Failed {
+    pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
+        let Some(mut row) = tx.get::<AgentRow>(Table::Agents, &key::agent(self.agent))? else {
+            return Ok(Verdict::NoAgent);
+        };
+        let inbox = key::numbered(self.agent, self.seq);
+        let Some(mut waiting) = tx.get::<Waiting>(Table::Inbox, &inbox)? else { return Ok(Verdict::Duplicate) };
+        let count = if self.is_crash { &mut waiting.crashes } else { &mut waiting.failures };
+        *count += 1;
+        if *count < self.max {
+            tx.put(Table::Inbox, inbox, &waiting);
+            return Ok(Verdict::Done);
+        }
+        leave_inbox(tx, &mut row, self.seq, &waiting, None)?;
+        bury(tx, &mut row, waiting.envelope, self.reason.clone())?;
+        row.failures += 1;
+        if let Some(lifecycle) = self.then {
+            (row.lifecycle, row.reason) = (lifecycle, Some(self.reason));
+            row.version += 1;
+        }
+        tx.put(Table::Agents, key::agent(self.agent), &row);
+        Ok(Verdict::Buried)
+    }
+}
+
+/// An envelope of the node's own making.
+#[derive(Debug, Clone)]
+pub struct Poke {
+    pub agent: AgentId,
+    pub envelope: Envelope,
+}
+
+impl Poke {
+    pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
+        let Some(mut row) = tx.get::<AgentRow>(Table::Agents, &key::agent(self.agent))? else {
+            return Ok(Verdict::NoAgent);
+        };
+        let seen = key::seen(self.agent, &self.envelope.id);
+        if tx.has(Table::Seen, &seen)? {
+            return Ok(Verdict::Duplicate);
+        }
+        tx.put_bytes(Table::Seen, seen, (self.envelope.sent_at_ms / 1000).to_be_bytes().to_vec());
+        let seq = enqueue(tx, &mut row, self.envelope, false);
+        tx.put(Table::Agents, key::agent(self.agent), &row);
+        Ok(Verdict::Queued(seq))
+    }
+}
+
+/// An alarm that goes off.
+#[derive(Debug, Clone)]
+pub struct AlarmFiring {
+    pub agent: AgentId,
+    pub id: String,
+    /// What it must still be due at, in milliseconds since 1970.
+    pub due_ms: u64,
+    pub envelope: Envelope,
+    /// The alarm from now on; nothing when it was the last time.
+    pub next: Option<Alarm>,
+}
+
+impl AlarmFiring {
+    pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
+        let alarm: Option<Alarm> = tx.get(Table::Alarms, &key::named(self.agent, &self.id))?;
+        if alarm.is_none_or(|alarm| alarm.due_ms != self.due_ms) {
+            return Ok(Verdict::Stale);
+        }
+        set_alarm(tx, self.agent, &self.id, self.next.as_ref())?;
+        Poke { agent: self.agent, envelope: self.envelope }.apply(tx)
+    }
+}
+
+fn set_alarm(tx: &mut Tx<'_>, agent: AgentId, id: &str, alarm: Option<&Alarm>) -> Result<(), BackendError> {
+    let key = key::named(agent, id);
+    if let Some(old) = tx.get::<Alarm>(Table::Alarms, &key)? {
+        tx.remove(Table::AlarmsDue, key::due(old.due_ms, agent, id));
+    }
+    match alarm {
+        Some(alarm) => {
+            tx.put_bytes(Table::AlarmsDue, key::due(alarm.due_ms, agent, id), Vec::new());
+            tx.put(Table::Alarms, key, alarm);
+        }
+        None => tx.remove(Table::Alarms, key),
+    }
+    Ok(())
+}
