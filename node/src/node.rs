@@ -206,7 +206,7 @@ impl Node {
             publisher::start(shared.clone(), bringing.clone()),
             maintenance::start(shared.clone(), bringing.clone()),
         ];
-        listen_to_operators(&pool, &*shared);
+        listen_to_operators(&pool, &shared);
         let creating = tokio::sync::Mutex::default();
         let admin = Arc::new(Admin { shared, engine, pool: pool.clone(), addresses, own, creating });
         let server = Server {
