@@ -58,6 +58,8 @@ pub(crate) struct Host {
     pub(crate) node: Node,
     /// Where clients on this machine reach it.
     pub(crate) relay_url: RelayUrl,
+    /// The relays that its agents name as theirs.
+    pub(crate) published: Vec<RelayUrl>,
     /// Whether somebody on another machine can reach it.
     pub(crate) is_reachable: bool,
     relay: Option<Relay>,
@@ -154,10 +156,8 @@ impl Host {
             Some(relay) => relay.url.clone(),
             None => return Err(Error::new(Kind::Usage, "no relay is configured")),
         };
-        let is_local = |url: &RelayUrl| url.host().is_some_and(|host| is_loopback(&host.to_string()));
-        let is_reachable = plan.relay_url.is_some()
-            || plan.relay.is_some_and(|(listen, _)| !listen.ip().is_loopback())
-            || plan.relays.iter().any(|url| !is_local(url));
+        let published = published(&plan, relay.as_ref(), &relays);
+        let is_reachable = published.iter().any(|url| !is_local(url));
         let addresses = Arc::new(Addresses::load(&store).map_err(|e| Error::new(Kind::Failed, chain(&e)))?);
         let parts = Parts {
             store,
@@ -171,6 +171,7 @@ impl Host {
             sweep: plan.sweep,
             dormant_after: plan.dormant_after,
             allow_private: plan.allow_private,
+            published: published.clone(),
             ..node::Config::new(relays)
         };
         let node = Node::start(config, parts).await.map_err(|error| Error::new(Kind::Failed, chain(&error)))?;
@@ -182,7 +183,7 @@ impl Host {
         if node.ready(1, READY).await == 0 {
             tracing::warn!("no relay answers yet; mail waits there until one does");
         }
-        Ok(Self { node, relay_url, is_reachable, relay, _home: home })
+        Ok(Self { node, relay_url, published, is_reachable, relay, _home: home })
     }
 
     /// Tells what happens until a signal or a failure, then shuts down.
@@ -224,6 +225,37 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// The relays as others reach them: this machine's own address is of use to nobody else, and is named only where
+/// there is no other.
+fn published(plan: &Plan, relay: Option<&Relay>, relays: &[RelaySpec]) -> Vec<RelayUrl> {
+    let bundled = match (&plan.relay_url, relay, plan.relay) {
+        (Some(url), ..) => Some(url.clone()),
+        (None, Some(relay), Some((listen, _))) if listen.ip().is_unspecified() => {
+            lan_address().and_then(|ip| RelayUrl::parse(&format!("ws://{}", SocketAddr::new(ip, relay.local_addr().port()))).ok())
+        }
+        (None, Some(relay), _) => RelayUrl::parse(&relay.url()).ok(),
+        (None, None, _) => None,
+    };
+    let all: Vec<RelayUrl> = bundled.into_iter().chain(plan.relays.iter().cloned()).collect();
+    let public: Vec<RelayUrl> = all.iter().filter(|url| !is_local(url)).cloned().collect();
+    match (public.is_empty(), all.is_empty()) {
+        (false, _) => public,
+        (true, false) => all,
+        (true, true) => relays.iter().map(|relay| relay.url.clone()).collect(),
+    }
+}
+
+/// This machine's address in its network. Nothing is sent: a datagram socket that is connected has chosen one.
+fn lan_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|addr| addr.ip())
+}
+
+fn is_local(url: &RelayUrl) -> bool {
+    url.host().is_some_and(|host| is_loopback(&host.to_string()))
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -18,6 +18,7 @@ pub mod node;
 pub mod notice;
 mod operator;
 pub mod outbox;
+mod profiles;
 pub mod program;
 mod publisher;
 pub mod signer;

@@ -15,7 +15,6 @@ use oa_nips::kind;
 use oa_nips::nostr::{Event, RelayUrl};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::drivers::nostr::{Incoming, Sweep};
 use crate::agent::mailbox::FLOOR_BEHIND_S;
@@ -42,17 +41,13 @@ pub(crate) struct MailIn {
     pub(crate) requests: mpsc::Sender<Heard>,
     /// The node's own relays, all of which a floor must have been swept on.
     pub(crate) relays: Vec<RelayUrl>,
-    /// Told when the store fails: the node cannot go on.
-    pub(crate) failed: CancellationToken,
 }
 
 /// Starts taking mail in; ends when the pool does.
 pub(crate) fn start(mailin: MailIn, incoming: mpsc::Receiver<Incoming>) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let failed = mailin.failed.clone();
         if let Err(error) = mailin.run(incoming).await {
             tracing::error!(%error, "mail can no longer be taken in");
-            failed.cancel();
         }
     })
 }

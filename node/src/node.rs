@@ -27,7 +27,7 @@ use crate::outbox::{Carrier, Directory};
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::time::Time;
-use crate::{alarms, engine, mailin, maintenance, operator, outbox, publisher};
+use crate::{alarms, engine, mailin, maintenance, operator, outbox, profiles, publisher};
 
 /// Events from the pool that wait to be opened; when it is full the sockets wait.
 const INCOMING: usize = 1024;
@@ -41,6 +41,8 @@ const REQUESTS_SINCE_S: u64 = 60;
 pub struct Config {
     /// Its relays.
     pub relays: Vec<RelaySpec>,
+    /// The relays that agents name as theirs, as others reach them.
+    pub published: Vec<RelayUrl>,
     /// Who may do everything, by the operator protocol.
     pub operators: Vec<PublicKey>,
     /// How often relays are swept.
@@ -56,8 +58,10 @@ pub struct Config {
 impl Config {
     /// Everything by default, on these relays.
     pub fn new(relays: Vec<RelaySpec>) -> Self {
+        let published = relays.iter().map(|relay| relay.url.clone()).collect();
         Self {
             relays,
+            published,
             operators: Vec::new(),
             sweep: SweepConfig::default(),
             dormant_after: Duration::from_secs(300),
@@ -129,7 +133,6 @@ impl Addresses {
 #[derive(Debug)]
 pub struct Node {
     admin: Arc<Admin>,
-    failed: CancellationToken,
     /// Ends what brings new work: alarms, publishing, forgetting.
     bringing: CancellationToken,
     /// Ends ticks.
@@ -164,7 +167,7 @@ impl Node {
         let pool = start_pool(&config, &store, &keyring, addresses.keys(), incoming);
         let notices = Notices::default();
         let directory = Arc::new(Directory::new(Arc::new(pool.clone()), own.clone()));
-        let [bringing, ticking, delivering, failed] = std::array::from_fn(|_| CancellationToken::new());
+        let [bringing, ticking, delivering] = std::array::from_fn(|_| CancellationToken::new());
         let carrier = Carrier {
             store: store.clone(),
             keyring: keyring.clone(),
@@ -198,17 +201,18 @@ impl Node {
             engine: engine.clone(),
             requests,
             relays: own.clone(),
-            failed: failed.clone(),
         };
         let mailin = mailin::start(mail, heard);
-        let bringers = vec![
+        let mut bringers = vec![
             alarms::start(shared.clone(), engine.clone(), bringing.clone()),
             publisher::start(shared.clone(), bringing.clone()),
             maintenance::start(shared.clone(), bringing.clone()),
         ];
         listen_to_operators(&pool, &shared);
         let creating = tokio::sync::Mutex::default();
-        let admin = Arc::new(Admin { shared, engine, pool: pool.clone(), addresses, own, creating });
+        bringers.push(profiles::start(shared.clone(), config.published.clone(), bringing.clone()));
+        let published = config.published;
+        let admin = Arc::new(Admin { shared, engine, pool: pool.clone(), addresses, published, creating });
         let server = Server {
             admin: admin.clone(),
             publish: Arc::new(pool),
@@ -218,7 +222,7 @@ impl Node {
         };
         let operator = operator::start(server, asked);
         let tasks = Tasks { bringers, engine: engine_task, outbox: outbox_task, mailin, operator };
-        Ok(Self { admin, failed, bringing, ticking, delivering, tasks })
+        Ok(Self { admin, bringing, ticking, delivering, tasks })
     }
 
     /// The node's own address.
@@ -279,7 +283,7 @@ impl Node {
 
     /// Ends when the node cannot go on, because its store failed.
     pub async fn failed(&self) {
-        self.failed.cancelled().await;
+        self.admin.shared.store.stopped().await;
     }
 
     /// Ends gracefully. The order: first what brings new work, then ticks (those that run may commit), then

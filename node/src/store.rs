@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use backend::{Backend, BackendError};
 use write::{Verdict, Write};
@@ -28,6 +29,7 @@ pub struct Store {
     backend: Arc<dyn Backend>,
     queue: writer::Queue,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    stopped: CancellationToken,
 }
 
 /// The verdicts of a unit that is on its way to disk.
@@ -55,8 +57,14 @@ impl Store {
     /// # Errors
     /// When no thread can be started.
     pub fn new(backend: Arc<dyn Backend>) -> std::io::Result<Self> {
-        let (queue, thread) = writer::start(backend.clone())?;
-        Ok(Self { backend, queue, thread: Arc::new(Mutex::new(Some(thread))) })
+        let stopped = CancellationToken::new();
+        let (queue, thread) = writer::start(backend.clone(), stopped.clone())?;
+        Ok(Self { backend, queue, thread: Arc::new(Mutex::new(Some(thread))), stopped })
+    }
+
+    /// Ends when a write failed: then nothing more can be kept.
+    pub async fn stopped(&self) {
+        self.stopped.cancelled().await;
     }
 
     /// Hands in a unit. Units land in the order of these calls' returns.

@@ -1,5 +1,12 @@
 //! The relay pool against a scripted relay and against the bundled one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
+
 #[path = "pool/node.rs"]
 mod node;
 #[path = "pool/relay.rs"]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use oa_nips::nostr::nips::nip19::{Nip19Profile, ToBech32};
-use oa_nips::nostr::PublicKey;
+use oa_nips::nostr::{PublicKey, RelayUrl};
 use oa_node::agent::manifest::{Manifest, Npub, Policy};
 use oa_node::drivers::nostr::SweepConfig;
 use qrcode::QrCode;
@@ -71,11 +71,12 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
 fn greet(context: &Context, host: &Host, agents: &[(String, PublicKey)], claim: Option<&str>, started: Instant) {
     let output = context.output;
     let Some((_, key)) = agents.iter().find(|(name, _)| name == CONCIERGE) else { return };
-    let profile = Nip19Profile::new(*key, [host.relay_url.clone()]).to_bech32().unwrap_or_default();
+    let profile = Nip19Profile::new(*key, host.published.clone()).to_bech32().unwrap_or_default();
     output.say(format!("oa is up, in {} ms. Its concierge takes direct messages from any Nostr client:", started.elapsed().as_millis()));
     output.say(format!("\n  npub      {}", npub(key)));
     output.say(format!("  nprofile  {profile}"));
-    output.say(format!("  relay     {}", host.relay_url));
+    let relays: Vec<&str> = host.published.iter().map(RelayUrl::as_str).collect();
+    output.say(format!("  relay     {}", relays.join(" ")));
     if let Some(code) = claim {
         output.say(format!("  claim     send it \"claim {code}\" within 10 minutes to become its owner"));
     }

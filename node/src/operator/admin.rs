@@ -5,7 +5,6 @@ use std::sync::Arc;
 use oa_nips::files::{Code, OpError};
 use oa_nips::hex::Hex;
 use oa_nips::nostr::{PublicKey, RelayUrl, Timestamp, ToBech32};
-use oa_nips::profile::{self, Profile};
 use serde_json::json;
 use tokio::sync::Mutex;
 
@@ -17,6 +16,7 @@ use crate::drivers::nostr::Pool;
 use crate::engine::Engine;
 use crate::engine::shared::Shared;
 use crate::node::Addresses;
+use crate::profiles;
 use crate::store::row::{AgentRow, Claim};
 use crate::store::write::{AgentChange, NewAgent, Poke, Verdict, Write};
 
@@ -30,7 +30,8 @@ pub(crate) struct Admin {
     pub(crate) engine: Engine,
     pub(crate) pool: Pool,
     pub(crate) addresses: Arc<Addresses>,
-    pub(crate) own: Vec<RelayUrl>,
+    /// What agents name as their relays.
+    pub(crate) published: Vec<RelayUrl>,
     /// Ids are handed out one at a time.
     pub(crate) creating: Mutex<()>,
 }
@@ -50,12 +51,7 @@ impl Admin {
         let pubkey = signer.public_key();
         let at_ms = shared.time.now_ms();
         let at = Timestamp::from_secs(at_ms / 1000);
-        let about = if manifest.about.is_empty() { format!("an agent running {}", manifest.program) } else { manifest.about.clone() };
-        let profile = vec![
-            Profile { name: manifest.name.clone(), about }.event(pubkey, at),
-            profile::relay_list(pubkey, &self.own, at),
-            profile::dm_relays(pubkey, &self.own, at),
-        ];
+        let profile = profiles::events(&manifest, pubkey, &self.published, at);
         let session = session();
         let name = manifest.name.clone();
         let new = NewAgent { id, pubkey, manifest, session, claim, at_ms, profile };

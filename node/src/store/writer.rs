@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::store::backend::{Backend, BackendError};
 use crate::store::unit::Tx;
@@ -32,10 +33,14 @@ pub(super) struct Queue {
     jobs: mpsc::Sender<Job>,
 }
 
-/// Starts the thread.
-pub(super) fn start(backend: Arc<dyn Backend>) -> std::io::Result<(Queue, JoinHandle<()>)> {
+/// Starts the thread; `stopped` is cancelled when a flush fails.
+pub(super) fn start(
+    backend: Arc<dyn Backend>,
+    stopped: CancellationToken,
+) -> std::io::Result<(Queue, JoinHandle<()>)> {
     let (jobs, queue) = mpsc::channel(QUEUE_UNITS);
-    let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || run(&*backend, queue))?;
+    let run = move || run(&*backend, queue, &stopped);
+    let thread = std::thread::Builder::new().name("store".to_owned()).spawn(run)?;
     Ok((Queue { jobs }, thread))
 }
 
@@ -57,7 +62,7 @@ impl Queue {
     }
 }
 
-fn run(backend: &dyn Backend, mut queue: mpsc::Receiver<Job>) {
+fn run(backend: &dyn Backend, mut queue: mpsc::Receiver<Job>, stopped: &CancellationToken) {
     let mut jobs = Vec::with_capacity(FLUSH_UNITS);
     while queue.blocking_recv_many(&mut jobs, FLUSH_UNITS) > 0 {
         let mut tx = Tx::new(backend);
@@ -73,6 +78,7 @@ fn run(backend: &dyn Backend, mut queue: mpsc::Receiver<Job>) {
         let flushed = if changes.is_empty() { Ok(()) } else { backend.flush(&changes) };
         if let Err(error) = &flushed {
             tracing::error!(%error, "store refuses further work");
+            stopped.cancel();
         }
         for (answer, verdicts) in answers {
             let _ = answer.send(flushed.clone().and(verdicts));

@@ -283,7 +283,7 @@ impl Session {
     fn event(&mut self, event: &Value) -> Vec<Value> {
         let (script, event) = (self.script(), Event::from_json(event.to_string()).unwrap());
         if let Some(reason) = script.ok_false
-            && !(reason.starts_with("auth-required") && !self.authed.is_empty())
+            && (!reason.starts_with("auth-required") || self.authed.is_empty())
         {
             return vec![json!(["OK", event.id, false, reason])];
         }

@@ -20,8 +20,8 @@ use self::hold::{Held, Hold};
 use self::publishes::{Publishes, Verdict};
 pub(super) use self::queries::size;
 use self::queries::{Closed, Queries};
-pub(super) use self::subscriptions::Scope;
-use self::subscriptions::{Purpose, Subscriptions};
+use self::subscriptions::Subscriptions;
+pub(super) use self::subscriptions::{Purpose, Scope};
 use super::link::{Fetched, Negotiated, Publish, Query};
 use super::wanted::Wanted;
 use super::wire::{self, Frame};
@@ -31,8 +31,8 @@ use super::wire::{self, Frame};
 pub(super) enum Action {
     /// Send a frame.
     Send(Utf8Bytes),
-    /// Hand a live event to the node.
-    Deliver(Box<Event>),
+    /// Hand a live event to the node. Mail may be for others: relays are free to send more than was asked for.
+    Deliver(Box<Event>, Purpose),
     /// Answer publishers.
     Ack(Vec<oneshot::Sender<Ack>>, Ack),
     /// Answer a fetch.
@@ -137,9 +137,9 @@ impl Session {
             (Some(Purpose::Mail), Some(hold)) => match hold.push(event) {
                 Held::Kept => {}
                 Held::LetGo => out.push(Action::Sweep),
-                Held::Passed(event) => out.push(Action::Deliver(event)),
+                Held::Passed(event) => out.push(Action::Deliver(event, Purpose::Mail)),
             },
-            (Some(_), _) => out.push(Action::Deliver(event)),
+            (Some(purpose), _) => out.push(Action::Deliver(event, purpose)),
             (None, _) => {}
         }
     }
@@ -204,7 +204,7 @@ impl Session {
     /// The catch-up is over: what was held goes on.
     pub(super) fn release(&mut self, out: &mut Vec<Action>) {
         let held = self.hold.take().map(Hold::into_events).unwrap_or_default();
-        out.extend(held.into_iter().map(Action::Deliver));
+        out.extend(held.into_iter().map(|event| Action::Deliver(Box::new(event), Purpose::Mail)));
     }
 
     /// Time passes.

@@ -398,7 +398,7 @@ impl Job {
         let mut events = verify::genuine(events).await;
         let wanted = self.wanted.borrow();
         events.retain(|event| {
-            let ours = event.tags.public_keys().any(|key| wanted.listens(key));
+            let ours = wanted.is_for_us(event);
             if !ours {
                 self.aside.add(event);
             }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use oa_nips::nostr::{Filter, PublicKey};
+use oa_nips::nostr::{Event, Filter, PublicKey};
 
 /// Keys in one filter. 500: well under what relays cap a filter at (strfry about 2,047), and 33 KiB of text,
 /// under the message limit of all of them.
@@ -63,9 +63,13 @@ impl Wanted {
         self.places.len()
     }
 
-    /// Whether mail for `key` is wanted.
-    pub(super) fn listens(&self, key: &PublicKey) -> bool {
+    fn listens(&self, key: &PublicKey) -> bool {
         self.places.contains_key(key)
+    }
+
+    /// Whether an event is mail for anybody who is listened for.
+    pub(super) fn is_for_us(&self, event: &Event) -> bool {
+        event.tags.public_keys().any(|key| self.listens(key))
     }
 
     /// Adds keys; whether any was new.

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Connection, Ended, Kind};
 use crate::drivers::nostr::link::{Publish, Query};
-use crate::drivers::nostr::session::{Action, Session, Setup};
+use crate::drivers::nostr::session::{Action, Purpose, Session, Setup};
 use crate::drivers::nostr::socket::{Received, Socket};
 use crate::drivers::nostr::sweep::{self, Outcome, Stop, unix_now_s};
 use crate::drivers::nostr::wire::Frame;
@@ -246,7 +246,12 @@ impl Live {
         for action in std::mem::take(&mut self.out) {
             match action {
                 Action::Send(text) => self.socket.push(text),
-                Action::Deliver(event) => self.deliver(conn, event, now),
+                Action::Deliver(event, Purpose::Stand) => self.deliver(conn, event, now),
+                Action::Deliver(event, Purpose::Mail) => {
+                    if conn.wanted.borrow().is_for_us(&event) {
+                        self.deliver(conn, event, now);
+                    }
+                }
                 Action::Sign { key, challenge } => self.sign(conn, key, challenge),
                 Action::Sweep => self.sweep_soon(now),
                 Action::Ack(..) | Action::Fetched(..) | Action::Negotiated(..) => answer(action),
@@ -410,6 +415,6 @@ fn answer(action: Action) {
         Action::Ack(replies, ack) => replies.into_iter().for_each(|reply| drop(reply.send(ack.clone()))),
         Action::Fetched(reply, fetched) => drop(reply.send(fetched)),
         Action::Negotiated(reply, negotiated) => drop(reply.send(negotiated)),
-        Action::Send(_) | Action::Deliver(_) | Action::Sign { .. } | Action::Sweep => {}
+        Action::Send(_) | Action::Deliver(..) | Action::Sign { .. } | Action::Sweep => {}
     }
 }

@@ -13,7 +13,7 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 /// The hold.
 #[derive(Debug)]
 pub(super) struct Hold {
-    events: Vec<Box<Event>>,
+    events: Vec<Event>,
     until: Instant,
 }
 
@@ -41,7 +41,7 @@ impl Hold {
         } else if self.events.len() >= EVENTS_MAX {
             Held::LetGo
         } else {
-            self.events.push(event);
+            self.events.push(*event);
             Held::Kept
         }
     }
@@ -52,7 +52,7 @@ impl Hold {
     }
 
     /// All that waited, in the order it came.
-    pub(super) fn into_events(self) -> Vec<Box<Event>> {
+    pub(super) fn into_events(self) -> Vec<Event> {
         self.events
     }
 }

@@ -63,7 +63,7 @@ struct Sub {
 enum What {
     Wide,
     Shard(Arc<BTreeSet<PublicKey>>),
-    Stand { name: String, filter: Filter },
+    Stand { name: String, filter: Box<Filter> },
 }
 
 /// Named by what it waits for.
@@ -81,8 +81,10 @@ enum State {
 
 /// What an event's subscription is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(in crate::drivers::nostr) enum Purpose {
+    /// Agents' mail.
     Mail,
+    /// A standing filter.
     Stand,
 }
 
@@ -170,7 +172,7 @@ impl Subscriptions {
             stays
         });
         for (name, stand) in wanted.stands() {
-            let what = What::Stand { name: name.clone(), filter: stand.filter.clone() };
+            let what = What::Stand { name: name.clone(), filter: Box::new(stand.filter.clone()) };
             let id = match known.remove(name) {
                 Some((_, version)) if version == stand.version => continue,
                 Some((id, _)) => {
@@ -211,7 +213,7 @@ impl Subscriptions {
         }
         let filter = match &sub.what {
             What::Wide => self.mail.clone(),
-            What::Stand { filter, .. } => filter.clone(),
+            What::Stand { filter, .. } => Filter::clone(filter),
             What::Shard(keys) => {
                 sub.excluded = keys.iter().filter(|key| auth.is_refused(key)).copied().collect();
                 let keys: Vec<_> = keys.difference(&sub.excluded).copied().collect();
@@ -295,9 +297,8 @@ impl Subscriptions {
         for (id, sub) in &mut self.subs {
             match &mut sub.state {
                 State::Auth { keys, .. } => {
-                    if keys.remove(&settled.key) && keys.is_empty() {
-                        ready.push(id.clone());
-                    }
+                    let last = keys.remove(&settled.key) && keys.is_empty();
+                    ready.extend(last.then(|| id.clone()));
                 }
                 State::Eose { .. } if settled.accepted && sub.excluded.contains(&settled.key) => {
                     (sub.dirty, sub.gap) = (true, true);

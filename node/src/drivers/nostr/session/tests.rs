@@ -18,7 +18,7 @@ fn wrap(to: PublicKey) -> Box<Event> {
 }
 
 fn delivered(out: &[Action]) -> usize {
-    out.iter().filter(|action| matches!(action, Action::Deliver(_))).count()
+    out.iter().filter(|action| matches!(action, Action::Deliver(..))).count()
 }
 
 fn started(sweeps: bool) -> (Session, PublicKey, Vec<Action>) {
