@@ -14,7 +14,7 @@ use oa_node::home::Home;
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::host::home_error;
-use crate::start::Context;
+use crate::context::Context;
 
 /// The longest text read from stdin, in bytes.
 const STDIN_MAX: u64 = 16 * 1024 * 1024;

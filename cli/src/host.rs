@@ -10,8 +10,8 @@ use oa_node::agent::manifest::{Manifest, Npub};
 use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
 use oa_node::engine::running::Running;
 use oa_node::home::{Home, HomeError};
-use oa_node::keyring::SeedKeyring;
-use oa_node::node::{self, Addresses, Node, Parts};
+use oa_node::keyring::{Addresses, SeedKeyring};
+use oa_node::node::{self, Node, Parts};
 use oa_node::notice::Notice;
 use oa_node::signer::{KeyFile, Seed};
 use oa_node::store::Store;
@@ -76,7 +76,8 @@ pub(crate) fn open_home(dir: &Path) -> Result<Home> {
 
 /// A home's error, with what to do about it.
 pub(crate) fn home_error(error: HomeError) -> Error {
-    Error { kind: Kind::Failed, message: chain(&error), hint: Some(error.hint().to_owned()) }
+    let kind = if matches!(error, HomeError::Missing(_)) { Kind::NotFound } else { Kind::Failed };
+    Error { kind, message: chain(&error), hint: Some(error.hint().to_owned()) }
 }
 
 /// The seed of a home, made when there is none.
@@ -192,7 +193,7 @@ impl Host {
     /// When the node could not go on.
     pub(crate) async fn run(self, output: Output) -> Result<()> {
         let mut notices = self.node.notices();
-        let mut signal = std::pin::pin!(crate::start::signal());
+        let mut signal = std::pin::pin!(crate::context::signal());
         let failed = loop {
             tokio::select! {
                 biased;

@@ -4,6 +4,7 @@
 //! - `commands`: one command a file
 //! - `client`: talks to a node, by events alone
 //! - `host`: runs a node in this process, with its relay
+//! - `context`: what every command is given
 //! - `config`: `config.toml` of a server
 //! - `error`: what went wrong, what to do about it, and the exit code
 
@@ -11,6 +12,7 @@ mod args;
 mod client;
 mod commands;
 mod config;
+mod context;
 mod error;
 mod host;
 mod output;

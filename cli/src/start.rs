@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Common, Oa, OaCommand, OaNode, OaNodeCommand};
 use crate::commands;
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::output::Output;
 
@@ -36,13 +37,6 @@ pub fn oa_node() -> ExitCode {
             OaNodeCommand::Status => commands::node::status(&context).await,
         }
     })
-}
-
-/// What every command is given.
-#[derive(Debug, Clone)]
-pub(crate) struct Context {
-    pub(crate) home: PathBuf,
-    pub(crate) output: Output,
 }
 
 fn run<F: Future<Output = Result<()>>>(common: &Common, command: impl FnOnce(Context) -> F) -> ExitCode {
@@ -78,19 +72,4 @@ fn log(filter: Option<&str>) -> Result<()> {
         .map_err(|error| Error::new(Kind::Usage, format!("--log: {error}")))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
-}
-
-/// Ends with Ctrl-C or SIGTERM.
-pub(crate) async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        }
-        // Without signals a node runs until it is killed, which it survives.
-        Err(_) => std::future::pending().await,
-    }
 }

@@ -1,15 +1,16 @@
-//! Who signs for whom: the node's signer, and each agent's.
+//! Who signs for whom: the node's signer, and each agent's; and whose address is whose.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use oa_nips::nostr::PublicKey;
 use oa_nips::port::Signer;
 
 use crate::agent::AgentId;
-use crate::node::Addresses;
 use crate::signer::{Conversations, LocalSigner, Seed};
+use crate::store::Store;
+use crate::store::backend::BackendError;
 
 /// Hands out signers. Keys stay behind it.
 pub trait Keyring: Debug + Send + Sync {
@@ -24,6 +25,38 @@ pub trait Keyring: Debug + Send + Sync {
 
     /// The agent that has this key, if this node's agents do.
     fn whose(&self, key: &PublicKey) -> Option<AgentId>;
+}
+
+/// Whose keys are whose: the agents of a node by address.
+#[derive(Debug, Default)]
+pub struct Addresses(RwLock<HashMap<PublicKey, AgentId>>);
+
+impl Addresses {
+    /// The agents of a store.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn load(store: &Store) -> Result<Self, BackendError> {
+        Ok(Self(RwLock::new(store.addresses()?.into_iter().collect())))
+    }
+
+    /// The agent that has this key.
+    pub fn whose(&self, key: &PublicKey) -> Option<AgentId> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> Vec<PublicKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    pub(crate) fn add(&self, key: PublicKey, id: AgentId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, id);
+    }
+
+    pub(crate) fn remove(&self, key: &PublicKey) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
 }
 
 /// Agents' signers kept at hand.

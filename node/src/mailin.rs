@@ -15,6 +15,7 @@ use oa_nips::kind;
 use oa_nips::nostr::{Event, RelayUrl};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::drivers::nostr::{Incoming, Sweep};
 use crate::agent::mailbox::FLOOR_BEHIND_S;
@@ -41,9 +42,11 @@ pub(crate) struct MailIn {
     pub(crate) requests: mpsc::Sender<Heard>,
     /// The node's own relays, all of which a floor must have been swept on.
     pub(crate) relays: Vec<RelayUrl>,
+    /// Told when nothing more can come.
+    pub(crate) ended: CancellationToken,
 }
 
-/// Starts taking mail in; ends when the pool does.
+/// Starts taking mail in; ends with [`MailIn::ended`], after what has come until then.
 pub(crate) fn start(mailin: MailIn, incoming: mpsc::Receiver<Incoming>) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(error) = mailin.run(incoming).await {
@@ -62,6 +65,7 @@ impl MailIn {
         loop {
             tokio::select! {
                 biased;
+                () = self.ended.cancelled(), if !incoming.is_closed() => incoming.close(),
                 opened = next_opened(&mut opening) => {
                     let Some((relay, opened)) = opened else { continue };
                     self.take(opened, Some(&relay), &mut pending).await?;
@@ -117,6 +121,8 @@ impl MailIn {
         pending: &mut VecDeque<(Pending, decide::Decided)>,
     ) -> Result<(), BackendError> {
         let Some(decided) = decide::decide(&self.shared, opened, relay)? else { return Ok(()) };
+        #[cfg(feature = "planted-bugs")]
+        self.acknowledge_before_commit(&decided).await?;
         let submitted = self.shared.store.submit(vec![decided.write.clone()]).await;
         let must_settle = decided.is_policy;
         pending.push_back((submitted, decided));
@@ -124,6 +130,15 @@ impl MailIn {
         while (must_settle && !pending.is_empty()) || pending.len() >= PENDING {
             let verdicts = next_verdicts(pending).await?;
             self.settled(verdicts).await;
+        }
+        Ok(())
+    }
+
+    /// A bug for the crash harness to find: the event counts as dealt with before its mail is in the inbox.
+    #[cfg(feature = "planted-bugs")]
+    async fn acknowledge_before_commit(&self, decided: &decide::Decided) -> Result<(), BackendError> {
+        if let Write::Deliver(delivery) = &decided.write {
+            self.shared.store.write(Write::Handled(vec![delivery.event])).await?;
         }
         Ok(())
     }

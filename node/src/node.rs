@@ -3,8 +3,8 @@
 //! The only way in is a relay. Whoever runs a node (a command line, a test) starts it, listens to its notices, and
 //! shuts it down; everything else comes as events.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oa_nips::files::OpError;
@@ -15,12 +15,11 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
 use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
 use crate::engine::running::{Running, Slot};
 use crate::engine::shared::{Manifests, Programs, Shared};
-use crate::keyring::Keyring;
+use crate::keyring::{Addresses, Keyring};
 use crate::notice::{Notice, Notices};
 use crate::operator::{Admin, Server};
 use crate::outbox::{Carrier, Directory};
@@ -97,38 +96,6 @@ pub enum StartError {
     OtherNode { stored: String, ours: String },
 }
 
-/// Whose keys are whose: the agents of a node by address.
-#[derive(Debug, Default)]
-pub struct Addresses(RwLock<HashMap<PublicKey, AgentId>>);
-
-impl Addresses {
-    /// The agents of a store.
-    ///
-    /// # Errors
-    /// What the store said.
-    pub fn load(store: &Store) -> Result<Self, BackendError> {
-        Ok(Self(RwLock::new(store.addresses()?.into_iter().collect())))
-    }
-
-    /// The agent that has this key.
-    pub fn whose(&self, key: &PublicKey) -> Option<AgentId> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
-    }
-
-    /// All keys.
-    pub fn keys(&self) -> Vec<PublicKey> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
-    }
-
-    pub(crate) fn add(&self, key: PublicKey, id: AgentId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, id);
-    }
-
-    pub(crate) fn remove(&self, key: &PublicKey) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(key);
-    }
-}
-
 /// A node that runs. Dropping it aborts; [`Node::shutdown`] is graceful.
 #[derive(Debug)]
 pub struct Node {
@@ -139,6 +106,8 @@ pub struct Node {
     ticking: CancellationToken,
     /// Ends deliveries.
     delivering: CancellationToken,
+    /// Ends taking mail in. The pool cannot: it has a sender of its own for as long as anybody publishes through it.
+    hearing: CancellationToken,
     tasks: Tasks,
 }
 
@@ -167,7 +136,7 @@ impl Node {
         let pool = start_pool(&config, &store, &keyring, addresses.keys(), incoming);
         let notices = Notices::default();
         let directory = Arc::new(Directory::new(Arc::new(pool.clone()), own.clone()));
-        let [bringing, ticking, delivering] = std::array::from_fn(|_| CancellationToken::new());
+        let [bringing, ticking, delivering, hearing] = std::array::from_fn(|_| CancellationToken::new());
         let carrier = Carrier {
             store: store.clone(),
             keyring: keyring.clone(),
@@ -201,6 +170,7 @@ impl Node {
             engine: engine.clone(),
             requests,
             relays: own.clone(),
+            ended: hearing.clone(),
         };
         let mailin = mailin::start(mail, heard);
         let mut bringers = vec![
@@ -222,7 +192,7 @@ impl Node {
         };
         let operator = operator::start(server, asked);
         let tasks = Tasks { bringers, engine: engine_task, outbox: outbox_task, mailin, operator };
-        Ok(Self { admin, bringing, ticking, delivering, tasks })
+        Ok(Self { admin, bringing, ticking, delivering, hearing, tasks })
     }
 
     /// The node's own address.
@@ -290,7 +260,7 @@ impl Node {
     /// deliveries (what is on its way may be answered), then the sockets, with which mail and operator requests end,
     /// last the store.
     pub async fn shutdown(self) {
-        let Self { admin, bringing, ticking, delivering, tasks, .. } = self;
+        let Self { admin, bringing, ticking, delivering, hearing, tasks, .. } = self;
         bringing.cancel();
         for task in tasks.bringers {
             ended("background work", task).await;
@@ -300,6 +270,7 @@ impl Node {
         delivering.cancel();
         ended("outbox", tasks.outbox).await;
         admin.pool.shutdown().await;
+        hearing.cancel();
         ended("mail in", tasks.mailin).await;
         ended("operator server", tasks.operator).await;
         admin.shared.store.close().await;

@@ -13,15 +13,16 @@ mod node;
 mod relay;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use oa_nips::kind;
-use oa_nips::nostr::{Event, EventBuilder, Filter, Keys, Kind, PublicKey, RelayUrl};
+use oa_nips::nostr::{Event, EventBuilder, EventId, Filter, Keys, Kind, PublicKey, RelayUrl};
 use oa_nips::port::{Ack, FetchError, Publish, Subscribe};
-use oa_node::drivers::nostr::{Config, Incoming, Limits, Pool, RelaySpec};
+use oa_node::drivers::nostr::{Config, Incoming, Limits, Pool, RelaySpec, SweepConfig};
 use tokio::sync::mpsc;
 
-use self::node::{DEADLINE, Node, Ring, config, event, eventually, ids, wrap};
+use self::node::{Book, DEADLINE, Node, Ring, config, event, eventually, ids, wrap};
 use self::relay::{Relay, Script, Sync};
 
 const HOUR_S: u64 = 3600;
@@ -31,6 +32,13 @@ fn letters(to: &[PublicKey], n: usize, newest_back_s: u64) -> Vec<Event> {
     let author = Keys::generate();
     let one = |i: usize| wrap(&author, to[i % to.len()], newest_back_s + i as u64, &format!("{i}"));
     (0..n).map(one).collect()
+}
+
+/// One relay, swept on connect and then for a reason only.
+fn rarely_swept(relay: &Relay) -> Config {
+    let mut config = config(&[relay.url()]);
+    config.sweep = Some(SweepConfig::default());
+    config
 }
 
 fn note(text: &str) -> Event {
@@ -50,6 +58,20 @@ async fn stored_mail_comes_by_sweep_and_new_mail_live() {
     let log = node.until("the live event", |log| log.live.iter().any(|event| event.id == late.id)).await;
     assert_eq!(log.live.iter().filter(|event| event.id != late.id).count(), log.live.len() - 1);
     assert_eq!(relay.connections(), 1);
+}
+
+#[tokio::test]
+async fn with_nobody_to_listen_for_nothing_is_swept() {
+    // Or the cursor would pass the mail of agents that come later.
+    let (relay, ring) = (Relay::start(Script::default()).await, Ring::new(1));
+    let stored = letters(&ring.keys(), 5, HOUR_S);
+    relay.store(stored.clone());
+    let mut node = Node::start(config(&[relay.url()]), Ring::new(0));
+    assert_eq!(node.pool.ready(1, DEADLINE).await, 1);
+    assert_eq!(node.pool.publish(&relay.url(), &note("x"), DEADLINE).await, Ack::Accepted);
+    node.pool.listen(ring.keys());
+    let log = node.until("a sweep", |log| !log.sweeps.is_empty()).await;
+    assert_eq!(log.sweeps[0].0.len(), 5);
 }
 
 #[tokio::test]
@@ -237,10 +259,9 @@ async fn a_batch_that_was_not_committed_is_offered_again() {
     let (relay, ring) = (Relay::start(Script::default()).await, Ring::new(1));
     relay.store(letters(&ring.keys(), 5, HOUR_S));
     let (incoming, mut taken) = mpsc::channel(8);
-    let mut config = config(&[relay.url()]);
+    let mut config = rarely_swept(&relay);
     config.listen = ring.keys();
-    let book = std::sync::Arc::<node::Book>::default();
-    let _pool = Pool::start(config, ring, Some(book), incoming);
+    let _pool = Pool::start(config, ring, Some(Arc::<Book>::default()), incoming);
     let mut offered = Vec::new();
     while offered.len() < 2 {
         let next = tokio::time::timeout(DEADLINE, taken.recv()).await.expect("no second offer").unwrap();
@@ -269,6 +290,30 @@ async fn a_thousand_events_are_in_flight_on_one_connection() {
     );
     assert_eq!(relay.stored().len(), 1_000);
     assert_eq!(relay.connections(), 1);
+}
+
+#[tokio::test]
+async fn large_answers_and_large_publishes_do_not_wait_for_each_other() {
+    // The relay does not read while it writes. A client that does not read while it writes would never end.
+    let relay = Relay::start(Script::default()).await;
+    let (author, text) = (Keys::generate(), "x".repeat(60_000));
+    let me = author.public_key();
+    relay.store((0..400).map(|i| wrap(&author, me, i, &text)));
+    let node = Node::start(config(&[relay.url()]), Ring::new(0));
+    let publishing = (0..200).map(|i| {
+        let (pool, url, event) = (&node.pool, relay.url(), event(&author, kind::LEGACY_DM, me, i, &text));
+        async move { pool.publish(&url, &event, DEADLINE).await }
+    });
+    let fetching = (0..3).map(|_| async {
+        node.pool
+            .fetch(&relay.url(), Filter::new().kind(kind::WRAP), DEADLINE)
+            .await
+            .map(|events| events.len())
+    });
+    let (acks, fetched) =
+        tokio::join!(futures_util::future::join_all(publishing), futures_util::future::join_all(fetching));
+    assert!(acks.iter().all(|ack| *ack == Ack::Accepted));
+    assert!(fetched.iter().all(|fetched| matches!(fetched, Ok(400))), "{fetched:?}");
 }
 
 #[tokio::test]
@@ -311,41 +356,60 @@ async fn a_publish_without_an_answer_ends_at_its_deadline() {
     assert!(matches!(ack, Ack::Unreached(_)), "{ack:?}");
 }
 
+/// The next thing that comes in, written into the book and taken off `open`.
+async fn take_one(
+    taken: &mut mpsc::Receiver<Incoming>,
+    book: &Book,
+    open: &mut HashSet<EventId>,
+) -> Incoming {
+    let next = tokio::time::timeout(DEADLINE, taken.recv()).await;
+    let mut next = next.unwrap_or_else(|_| panic!("{} never came", open.len())).unwrap();
+    let events = match &mut next {
+        Incoming::Event { event, .. } => std::slice::from_ref(&**event),
+        Incoming::Sweep(sweep) => sweep.events.as_slice(),
+        Incoming::Down { reason, .. } => panic!("{reason}"),
+        Incoming::Up { .. } => &[],
+    };
+    for event in events {
+        open.remove(&event.id);
+        book.pages().handled.insert(event.id, event.created_at.as_secs());
+    }
+    next
+}
+
 #[tokio::test]
 async fn a_slow_node_that_publishes_loses_nothing_and_does_not_lock_up() {
     let (relay, ring) = (Relay::start(Script::default()).await, Ring::new(1));
     let (incoming, mut taken) = mpsc::channel(1);
-    let mut config = config(&[relay.url()]);
+    let mut config = rarely_swept(&relay);
     config.listen = ring.keys();
     config.limits = Limits { backlog_soft: 8, backlog_hard: 64, ..Limits::default() };
-    let book = std::sync::Arc::<node::Book>::default();
+    let book = Arc::<Book>::default();
     let pool = Pool::start(config, ring.clone(), Some(book.clone()), incoming);
-    assert_eq!(pool.ready(1, DEADLINE).await, 1);
+    let mut open = HashSet::new();
+    let mut swept = false;
+    while !swept {
+        if let Incoming::Sweep(sweep) = take_one(&mut taken, &book, &mut open).await {
+            swept = sweep.done.send(()).is_ok();
+        }
+    }
     let sent = letters(&ring.keys(), 600, 0);
     sent.iter().for_each(|letter| relay.publish(letter));
-    let mut open = ids(&sent);
+    open = ids(&sent);
+    let mut live = 0;
     while !open.is_empty() {
         // One at a time, and an answer before the next.
-        let next = tokio::time::timeout(DEADLINE, taken.recv()).await;
-        let next = next.unwrap_or_else(|_| panic!("{} of 600 never came", open.len())).unwrap();
-        match next {
-            Incoming::Event { event, .. } => {
-                open.remove(&event.id);
-                book.pages().handled.insert(event.id, event.created_at.as_secs());
+        match take_one(&mut taken, &book, &mut open).await {
+            Incoming::Event { .. } => {
+                live += 1;
                 let ack = pool.publish(&relay.url(), &note("answer"), Duration::from_secs(10)).await;
                 assert_eq!(ack, Ack::Accepted);
             }
-            Incoming::Sweep(sweep) => {
-                for event in sweep.events {
-                    open.remove(&event.id);
-                    book.pages().handled.insert(event.id, event.created_at.as_secs());
-                }
-                let _ = sweep.done.send(());
-            }
-            Incoming::Up { .. } => {}
-            Incoming::Down { reason, .. } => panic!("{reason}"),
+            Incoming::Sweep(sweep) => drop(sweep.done.send(())),
+            _ => {}
         }
     }
+    assert!((64..600).contains(&live), "{live} live: nothing had to be let go, or nothing was kept");
 }
 
 #[tokio::test]
@@ -368,6 +432,57 @@ async fn a_slow_client_without_sweeps_loses_nothing_either() {
         }
     }
     assert_eq!(came, sent.iter().map(|letter| letter.id).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_relay_waits_for_a_slow_client() {
+    let (relay, ring) = (Relay::start(Script::default()).await, Ring::new(1));
+    let (incoming, mut taken) = mpsc::channel(1);
+    let mut config = config(&[relay.url()]);
+    config.listen = ring.keys();
+    config.sweep = None;
+    let pool = Pool::start(config, ring.clone(), None, incoming);
+    assert_eq!(pool.ready(1, DEADLINE).await, 1);
+    // Far more than the sockets' buffers hold.
+    let (author, text) = (Keys::generate(), "x".repeat(60_000));
+    let sent: Vec<_> = (0..800).map(|i| wrap(&author, ring.first(), i, &text)).collect();
+    sent.iter().for_each(|letter| relay.publish(letter));
+    let (mut written, mut looks) = (0, 0);
+    eventually("the relay stops writing", || {
+        looks = if written == relay.written() && written > 0 { looks + 1 } else { 0 };
+        written = relay.written();
+        looks > 100
+    })
+    .await;
+    assert!(written < sent.len(), "all of it was read");
+    let mut open = ids(&sent);
+    let book = Book::default();
+    while !open.is_empty() {
+        take_one(&mut taken, &book, &mut open).await;
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_falls_silent_is_left() {
+    let relay = Relay::start(Script { slow: DEADLINE, ..Script::default() }).await;
+    let mut config = config(&[relay.url()]);
+    config.limits.ping_interval = Duration::from_millis(100);
+    config.limits.silence_max = Duration::from_millis(500);
+    let mut node = Node::start(config, Ring::new(1));
+    let log = node.until("the end of the connection", |log| !log.downs.is_empty()).await;
+    assert!(log.downs[0].contains("silent"), "{:?}", log.downs);
+}
+
+#[tokio::test]
+async fn a_quiet_relay_that_answers_pings_is_kept() {
+    let relay = Relay::start(Script::default()).await;
+    let mut config = rarely_swept(&relay);
+    config.limits.ping_interval = Duration::from_millis(50);
+    config.limits.silence_max = Duration::from_millis(300);
+    let mut node = Node::start(config, Ring::new(1));
+    node.until("the first sweep", |log| log.complete() > 0).await;
+    eventually("many pings", || relay.pings() > 20).await;
+    assert_eq!(relay.connections(), 1);
 }
 
 #[tokio::test]
@@ -455,6 +570,30 @@ async fn a_listed_foreign_relay_is_dialled_once_and_left_when_idle() {
     eventually("it is left", || other.open() == 0).await;
     assert_eq!(node.pool.publish(&url, &note("again"), DEADLINE).await, Ack::Accepted);
     assert_eq!(other.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_foreign_relay_that_failed_is_not_dialled_again_at_once() {
+    let mut other = Relay::start(Script::default()).await;
+    other.stop().await;
+    let mut config = config(&[]);
+    config.allow_private = vec!["127.0.0.1".into()];
+    config.limits.foreign_retry = Duration::from_secs(2);
+    let node = Node::start(config, Ring::new(0));
+    let (url, event) = (other.url(), note("x"));
+    let first = node.pool.publish(&url, &event, DEADLINE).await;
+    assert!(matches!(first, Ack::Unreached(_)), "{first:?}");
+    other.listen().await;
+    assert_eq!(node.pool.publish(&url, &event, DEADLINE).await, first);
+    assert_eq!(other.connections(), 0);
+    let mut last = first;
+    let accepted = async {
+        while last != Ack::Accepted {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            last = node.pool.publish(&url, &event, DEADLINE).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, accepted).await.expect("it is never dialled again");
 }
 
 #[tokio::test]

@@ -163,8 +163,7 @@ async fn a_unit_lands_whole_or_not_at_all() {
 async fn signer_no_key_leak() {
     use std::sync::Arc;
 
-    use oa_node::keyring::{Keyring, SeedKeyring};
-    use oa_node::node::Addresses;
+    use oa_node::keyring::{Addresses, Keyring, SeedKeyring};
     use oa_node::signer::Seed;
 
     let seed = Seed::generate();

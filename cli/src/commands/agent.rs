@@ -8,7 +8,7 @@ use crate::args::{Agent, AgentNew, Policy};
 use crate::client::Client;
 use crate::commands::{connect, public_key, stdin};
 use crate::error::{Error, Kind, Result};
-use crate::start::Context;
+use crate::context::Context;
 
 /// The entry of `/agents` that is no agent.
 const NEW: &str = "new";

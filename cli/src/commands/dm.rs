@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::commands::{connect, public_key, stdin};
 use crate::error::{Error, Kind, Result};
 use crate::host::npub;
-use crate::start::Context;
+use crate::context::Context;
 
 pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
     let text = if args.text == "-" { stdin()? } else { args.text };

@@ -10,7 +10,7 @@ use crate::args::Logs;
 use crate::client::Client;
 use crate::commands::connect;
 use crate::error::Result;
-use crate::start::{Context, signal};
+use crate::context::{Context, signal};
 
 /// How often a followed log is asked for.
 const EVERY: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use crate::commands::{connect, public_key};
 use crate::config::{Config, relay_url, template};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, home_error, npub};
-use crate::start::Context;
+use crate::context::Context;
 
 pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<String>) -> Result<()> {
     let operator = operator.as_deref().map(public_key).transpose()?;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::args::Relay;
 use crate::error::Result;
 use crate::host::{home_error, start_relay};
-use crate::start::{Context, signal};
+use crate::context::{Context, signal};
 
 pub(crate) async fn run(context: &Context, args: Relay) -> Result<()> {
     let output = context.output;

@@ -15,7 +15,7 @@ use crate::commands::public_key;
 use crate::config::relay_url;
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, npub};
-use crate::start::Context;
+use crate::context::Context;
 
 /// The agent that is there from the start.
 const CONCIERGE: &str = "concierge";

@@ -15,7 +15,7 @@ use crate::codes;
 use crate::drivers::nostr::Pool;
 use crate::engine::Engine;
 use crate::engine::shared::Shared;
-use crate::node::Addresses;
+use crate::keyring::Addresses;
 use crate::profiles;
 use crate::store::row::{AgentRow, Claim};
 use crate::store::write::{AgentChange, NewAgent, Poke, Verdict, Write};

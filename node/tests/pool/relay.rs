@@ -84,6 +84,8 @@ struct State {
     /// Every frame that came, by its label.
     asked: Mutex<Vec<(String, Value)>>,
     connections: Mutex<usize>,
+    written: Mutex<usize>,
+    pings: Mutex<usize>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,6 +100,8 @@ impl Relay {
             live: Mutex::default(),
             asked: Mutex::default(),
             connections: Mutex::default(),
+            written: Mutex::default(),
+            pings: Mutex::default(),
         });
         let mut relay = Self { address: "127.0.0.1:0".parse().unwrap(), state, tasks: None };
         relay.listen().await;
@@ -157,6 +161,16 @@ impl Relay {
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> usize {
         *lock(&self.state.connections)
+    }
+
+    /// How many frames have been written.
+    pub(crate) fn written(&self) -> usize {
+        *lock(&self.state.written)
+    }
+
+    /// How many pings have come.
+    pub(crate) fn pings(&self) -> usize {
+        *lock(&self.state.pings)
     }
 
     /// How many connections there are.
@@ -233,7 +247,11 @@ impl Session {
                 Some(event) = events.recv() => self.live(&event),
                 message = stream.next() => match message {
                     Some(Ok(Message::Text(text))) => self.take(&text).await,
-                    Some(Ok(_)) => Vec::new(),
+                    Some(Ok(message)) => {
+                        *lock(&self.state.pings) += usize::from(message.is_ping());
+                        let _ = sink.flush().await; // the pong
+                        Vec::new()
+                    }
                     _ => return,
                 },
             };
@@ -241,6 +259,7 @@ impl Session {
                 if sink.send(Message::text(answer.to_string())).await.is_err() {
                     return;
                 }
+                *lock(&self.state.written) += 1;
             }
         }
     }
