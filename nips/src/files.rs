@@ -5,13 +5,14 @@
 //! travels in several, numbered from 0, the last marked; the same `op` ties them together, and ties a re-sent
 //! request to its first sending.
 
-use std::collections::BTreeMap;
+mod assemble;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nostr::{Event, PublicKey, Tag, Timestamp, UnsignedEvent};
 use serde::{Deserialize, Serialize};
 
+pub use self::assemble::{Assembler, FrameError, Message};
 use crate::hex::Hex;
 use crate::{kind, tags};
 
@@ -19,6 +20,10 @@ use crate::{kind, tags};
 pub const FRAME_BODY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of body in one message, of all its frames.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Frames of one message. Shorter ones than [`FRAME_BODY_BYTES_MAX`] are taken, so their number has its own bound.
+pub const FRAMES_MAX: u32 = 1024;
+/// Characters of an error's sentence that are sent: it may quote what was asked, and must fit its one frame.
+pub const ERROR_CHARS_MAX: usize = 1000;
 /// A live request is valid this many seconds around its `created_at`.
 pub const VALID_S: u64 = 60;
 /// Replies to mutating requests are kept this long, and repeated from there.
@@ -50,7 +55,7 @@ impl Verb {
     }
 }
 
-/// Why an operation failed.
+/// Why an operation failed. A code that is not known is read as `io`, so that the sentence still arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -68,6 +73,7 @@ pub enum Code {
     Stale,
     Unavailable,
     OutcomeUnknown,
+    #[serde(other)]
     Io,
 }
 
@@ -154,9 +160,15 @@ pub struct Frame {
     /// Only in the first frame of a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<Ask>,
-    /// Only in a reply that failed, which is one frame.
+    /// Only in a reply that failed, which is one frame without a body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<OpError>,
+}
+
+/// What is read of a frame before the rest.
+#[derive(Deserialize)]
+struct Version {
+    v: u8,
 }
 
 /// The head of a request.
@@ -175,27 +187,8 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// Why frames make no message.
-#[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    #[error("the frame is not valid JSON of a frame")]
-    Syntax(#[from] serde_json::Error),
-    #[error("the frame's body is not base64")]
-    Base64(#[from] base64::DecodeError),
-    #[error("frame version {0} is not known")]
-    Version(u8),
-    #[error("the first frame names no operation")]
-    NoAsk,
-    #[error("a message of over {MESSAGE_BYTES_MAX} bytes")]
-    TooLarge,
-    #[error("frame {0} came twice with different contents")]
-    Conflict(u32),
-    #[error("frame {0} lies beyond the last")]
-    BeyondLast(u32),
-}
-
 impl Request {
-    /// Cuts the request into frames.
+    /// Cuts the request into frames. A body over [`MESSAGE_BYTES_MAX`] will be refused by whoever reads it.
     pub fn frames(&self) -> Vec<Frame> {
         let ask = Ask { verb: self.verb, path: self.path.clone(), offset: self.offset, count: self.count };
         let mut frames = cut(self.op, &self.body);
@@ -206,15 +199,23 @@ impl Request {
     }
 }
 
-/// Cuts a reply into frames.
+/// Cuts a reply into frames. One that no reader would take becomes the error that says so.
 pub fn reply_frames(op: OpId, reply: &Reply) -> Vec<Frame> {
     match reply {
-        Ok(body) => cut(op, body),
-        Err(error) => {
-            let body = String::new();
-            vec![Frame { v: 1, op, seq: 0, last: true, body, ask: None, error: Some(error.clone()) }]
+        Ok(body) if body.len() > MESSAGE_BYTES_MAX => {
+            let message =
+                format!("the answer has {} bytes, at most {MESSAGE_BYTES_MAX} are sent", body.len());
+            vec![failed(op, &OpError::new(Code::TooLarge, message))]
         }
+        Ok(body) => cut(op, body),
+        Err(error) => vec![failed(op, error)],
     }
+}
+
+fn failed(op: OpId, error: &OpError) -> Frame {
+    let message: String = error.message.chars().take(ERROR_CHARS_MAX).collect();
+    let error = Some(OpError::new(error.code, message));
+    Frame { v: 1, op, seq: 0, last: true, body: String::new(), ask: None, error }
 }
 
 fn cut(op: OpId, body: &[u8]) -> Vec<Frame> {
@@ -241,86 +242,14 @@ impl Frame {
     /// # Errors
     /// When it is no frame of version 1.
     pub fn parse(json: &str) -> Result<Self, FrameError> {
-        let frame: Self = serde_json::from_str(json)?;
-        if frame.v == 1 { Ok(frame) } else { Err(FrameError::Version(frame.v)) }
+        // The version first: a later one may have another shape.
+        let Version { v } = serde_json::from_str(json)?;
+        if v == 1 { Ok(serde_json::from_str(json)?) } else { Err(FrameError::Version(v)) }
     }
 
     /// The JSON to encrypt.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-/// Puts the frames of one message together, in whatever order they come.
-#[derive(Debug, Default)]
-pub struct Assembler {
-    pieces: BTreeMap<u32, Vec<u8>>,
-    bytes: usize,
-    last: Option<u32>,
-    ask: Option<Ask>,
-    error: Option<OpError>,
-}
-
-/// A message put together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    ask: Option<Ask>,
-    error: Option<OpError>,
-    body: Vec<u8>,
-}
-
-impl Assembler {
-    /// Takes one frame; answers the message once it is whole. A repeated frame changes nothing.
-    ///
-    /// # Errors
-    /// When the frame cannot belong to the message: too large, contradicting, beyond the end.
-    pub fn push(&mut self, frame: Frame) -> Result<Option<Message>, FrameError> {
-        let piece = STANDARD.decode(&frame.body)?;
-        let beyond = self.last.is_some_and(|last| frame.seq > last)
-            || (frame.last && self.pieces.last_key_value().is_some_and(|(seq, _)| *seq > frame.seq));
-        if beyond {
-            return Err(FrameError::BeyondLast(frame.seq));
-        }
-        if let Some(known) = self.pieces.get(&frame.seq) {
-            return if *known == piece { Ok(None) } else { Err(FrameError::Conflict(frame.seq)) };
-        }
-        // A piece may be empty, so its number is bounded as well as its bytes.
-        let frames_max = MESSAGE_BYTES_MAX / FRAME_BODY_BYTES_MAX;
-        self.bytes += piece.len();
-        if piece.len() > FRAME_BODY_BYTES_MAX
-            || self.bytes > MESSAGE_BYTES_MAX
-            || frame.seq as usize > frames_max
-        {
-            return Err(FrameError::TooLarge);
-        }
-        if frame.last {
-            self.last = Some(frame.seq);
-        }
-        self.ask = self.ask.take().or(frame.ask);
-        self.error = self.error.take().or(frame.error);
-        self.pieces.insert(frame.seq, piece);
-        let whole = self.last.is_some_and(|last| self.pieces.len() == last as usize + 1);
-        Ok(whole.then(|| Message {
-            ask: self.ask.take(),
-            error: self.error.take(),
-            body: std::mem::take(&mut self.pieces).into_values().flatten().collect(),
-        }))
-    }
-}
-
-impl Message {
-    /// Reads it as a request.
-    ///
-    /// # Errors
-    /// [`FrameError::NoAsk`]
-    pub fn into_request(self, op: OpId) -> Result<Request, FrameError> {
-        let Ask { verb, path, offset, count } = self.ask.ok_or(FrameError::NoAsk)?;
-        Ok(Request { op, verb, path, offset, count, body: self.body })
-    }
-
-    /// Reads it as a reply.
-    pub fn into_reply(self) -> Reply {
-        self.error.map_or(Ok(self.body), Err)
+        serde_json::to_string(self).expect("a frame has string keys and integers")
     }
 }
 
@@ -399,17 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_contradict_or_run_past_the_end_are_refused() {
-        let frames = Request::new(Hex([1; 16]), Verb::Call, "/x", vec![1; FRAME_BODY_BYTES_MAX * 2]).frames();
-        let mut assembler = Assembler::default();
-        assembler.push(frames[0].clone()).unwrap();
-        let forged = Frame { body: STANDARD.encode([2]), ..frames[0].clone() };
-        assert!(matches!(assembler.push(forged), Err(FrameError::Conflict(0))));
-        let early_end = Frame { seq: 0, last: true, ..frames[0].clone() };
-        let mut other = Assembler::default();
-        other.push(frames[1].clone()).unwrap();
-        assert!(matches!(other.push(early_end), Err(FrameError::BeyondLast(0))));
-        let far = Frame { seq: 1_000_000, last: false, ..frames[0].clone() };
-        assert!(matches!(Assembler::default().push(far), Err(FrameError::TooLarge)));
+    fn what_does_not_fit_is_an_error_that_does() {
+        let huge = reply_frames(Hex([1; 16]), &Ok(vec![0; MESSAGE_BYTES_MAX + 1]));
+        let refused = assemble(huge).unwrap().into_reply().unwrap_err();
+        assert_eq!(refused.code, Code::TooLarge);
+        let wordy: Reply = Err(OpError::new(Code::InvalidPath, "\u{1}".repeat(100_000)));
+        let frames = reply_frames(Hex([1; 16]), &wordy);
+        assert!(frames[0].to_json().len() < 24 * 1024);
+        assert_eq!(assemble(frames).unwrap().into_reply().unwrap_err().code, Code::InvalidPath);
+    }
+
+    #[test]
+    fn later_versions_and_codes_are_told_apart() {
+        let later = r#"{"v":2,"something":"else"}"#;
+        assert!(matches!(Frame::parse(later), Err(FrameError::Version(2))));
+        let code: Code = serde_json::from_str(r#""on_fire""#).unwrap();
+        assert_eq!(code, Code::Io);
     }
 }

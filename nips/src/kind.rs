@@ -26,11 +26,11 @@ pub const RELAY_LIST: Kind = Kind::RelayList;
 pub const DM_RELAYS: Kind = Kind::InboxRelays;
 /// Authentication to a relay (NIP-42).
 pub const AUTH: Kind = Kind::Authentication;
-/// Operator protocol: request. As a rumor in a wrap it is a queued command.
+/// Operator protocol: request.
 pub const FILES_REQUEST: Kind = Kind::Custom(25930);
 /// Operator protocol: reply.
 pub const FILES_REPLY: Kind = Kind::Custom(25931);
-/// Operator protocol: stream frame.
+/// Operator protocol: stream frame. Kept for it; none is sent or read yet.
 pub const FILES_STREAM: Kind = Kind::Custom(25932);
 /// Addressable: a trajectory's session, `d=<session>`.
 pub const SESSION: Kind = Kind::Custom(39230);

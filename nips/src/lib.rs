@@ -32,7 +32,7 @@ pub mod mail;
 pub mod port;
 pub mod profile;
 pub mod record;
-pub mod trajectory;
 mod tags;
+pub mod trajectory;
 
 pub use nostr;

@@ -12,7 +12,8 @@ use crate::envelope::Envelope;
 use crate::port::{Signer, SignerError};
 use crate::{kind, tags};
 
-/// The longest text taken in or sent out, in bytes. Two NIP-44 layers around it stay under 64 KiB of event.
+/// The longest text taken in or sent out, in bytes. Two NIP-44 layers around it stay under 64 KiB of event; a text
+/// of control characters, six bytes each in JSON, would not fit even one.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// The largest wrap or legacy message that is decrypted at all, in bytes of content.
 pub const CONTENT_BYTES_MAX: usize = 128 * 1024;
@@ -20,6 +21,8 @@ pub const CONTENT_BYTES_MAX: usize = 128 * 1024;
 pub const BACKDATE_S_MAX: u64 = 2 * 24 * 3600;
 /// No automatic reply is sent to a message that has come through this many.
 pub const AUTO_HOPS_MAX: u8 = 4;
+/// Tags of an event, seal or rumor that is opened. Each tag costs many times its bytes of JSON in memory.
+pub const TAGS_MAX: usize = 500;
 
 /// How a message travelled, and how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,7 +57,7 @@ pub struct Mail {
     pub recipients: Vec<PublicKey>,
     /// The author's claim of when, in milliseconds since 1970 (`created_at`, refined by an `ms` tag).
     pub sent_at_ms: u64,
-    /// Hops of an automatic message; 0 for one that a person wrote.
+    /// Hops of an automatic message, at most [`AUTO_HOPS_MAX`]; 0 for one that a person wrote.
     pub auto_hop: u8,
     /// The message it answers.
     pub reply_to: Option<EventId>,
@@ -82,6 +85,8 @@ pub enum OpenError {
     TooLarge(usize),
     #[error("text of {0} bytes is over the limit of {TEXT_BYTES_MAX}")]
     TextTooLong(usize),
+    #[error("{0} tags are over the limit of {TAGS_MAX}")]
+    TooManyTags(usize),
     #[error("kind {0} is no mail")]
     Kind(u16),
     #[error("no recipient in its p tags")]
@@ -128,7 +133,7 @@ pub fn recipient(event: &Event) -> Option<PublicKey> {
 /// Checks that an event may be decrypted as mail: its kind and its size. The signature is the caller's to verify.
 ///
 /// # Errors
-/// [`OpenError::Kind`], [`OpenError::TooLarge`], [`OpenError::NoRecipient`]
+/// [`OpenError::Kind`], [`OpenError::TooLarge`], [`OpenError::TooManyTags`], [`OpenError::NoRecipient`]
 pub fn check_outer(event: &Event) -> Result<PublicKey, OpenError> {
     if ![kind::WRAP, kind::EPHEMERAL_WRAP, kind::LEGACY_DM].contains(&event.kind) {
         return Err(OpenError::Kind(event.kind.as_u16()));
@@ -136,6 +141,7 @@ pub fn check_outer(event: &Event) -> Result<PublicKey, OpenError> {
     if event.content.len() > CONTENT_BYTES_MAX {
         return Err(OpenError::TooLarge(event.content.len()));
     }
+    few_tags(event.tags.len())?;
     recipient(event).ok_or(OpenError::NoRecipient)
 }
 
@@ -153,6 +159,7 @@ pub struct Seal {
 /// # Errors
 /// When it is not an event of kind 13 with a valid id and signature.
 pub fn open_seal(plaintext: &str) -> Result<Seal, OpenError> {
+    few_tags(tags::count(plaintext).map_err(|error| OpenError::SealSyntax(error.into()))?)?;
     let event = Event::from_json(plaintext).map_err(OpenError::SealSyntax)?;
     if event.kind != kind::SEAL {
         return Err(OpenError::Kind(event.kind.as_u16()));
@@ -181,7 +188,7 @@ pub fn read_rumor(sealed_by: &PublicKey, plaintext: &str) -> Result<Mail, OpenEr
         kind if kind == kind::FILE => Body::File(content),
         kind if kind == kind::REACTION => Body::Reaction(content),
         kind if kind == kind::ENVELOPE => {
-            Body::Envelope(serde_json::from_str(&content).map_err(OpenError::Envelope)?)
+            Body::Envelope(Envelope::parse(&content).map_err(OpenError::Envelope)?)
         }
         other => return Err(OpenError::Kind(other.as_u16())),
     };
@@ -192,8 +199,9 @@ pub fn read_rumor(sealed_by: &PublicKey, plaintext: &str) -> Result<Mail, OpenEr
 /// Parses a rumor of any kind and checks what every rumor must hold: author as sealed, id recomputed.
 ///
 /// # Errors
-/// [`OpenError::RumorSyntax`], [`OpenError::AuthorMismatch`], [`OpenError::RumorId`]
+/// [`OpenError::RumorSyntax`], [`OpenError::TooManyTags`], [`OpenError::AuthorMismatch`], [`OpenError::RumorId`]
 pub fn rumor_of(sealed_by: &PublicKey, plaintext: &str) -> Result<UnsignedEvent, OpenError> {
+    few_tags(tags::count(plaintext).map_err(|error| OpenError::RumorSyntax(error.into()))?)?;
     let mut rumor = UnsignedEvent::from_json(plaintext).map_err(OpenError::RumorSyntax)?;
     if rumor.pubkey != *sealed_by {
         return Err(OpenError::AuthorMismatch { seal: *sealed_by, rumor: rumor.pubkey });
@@ -215,6 +223,10 @@ pub fn read_legacy(event: &Event, plaintext: String) -> Result<Mail, OpenError> 
     Ok(read(event.id, Protocol::Nip04, event.pubkey, event.created_at, &event.tags, body))
 }
 
+fn few_tags(count: usize) -> Result<(), OpenError> {
+    if count > TAGS_MAX { Err(OpenError::TooManyTags(count)) } else { Ok(()) }
+}
+
 fn bounded(text: String) -> Result<String, OpenError> {
     if text.len() > TEXT_BYTES_MAX { Err(OpenError::TextTooLong(text.len())) } else { Ok(text) }
 }
@@ -227,14 +239,13 @@ fn read(
     tags: &nostr::Tags,
     body: Body,
 ) -> Mail {
-    let ms = tags::value(tags, tags::MS).and_then(|ms| ms.parse().ok()).filter(|ms| *ms < 1000).unwrap_or(0);
     Mail {
         id,
         protocol,
         author,
         recipients: tags::people(tags).collect(),
-        sent_at_ms: at.as_secs().saturating_mul(1000).saturating_add(ms),
-        auto_hop: tags::value(tags, tags::AUTO).and_then(|hop| hop.parse().ok()).unwrap_or(0),
+        sent_at_ms: at.as_secs().saturating_mul(1000).saturating_add(tags::milliseconds(tags)),
+        auto_hop: tags::hops(tags),
         reply_to: tags::parent(tags),
         body,
     }

@@ -37,11 +37,9 @@ pub fn dm_relays(author: PublicKey, relays: &[RelayUrl], at: Timestamp) -> Unsig
     UnsignedEvent::new(author, at, kind::DM_RELAYS, tags, "")
 }
 
-/// Reads somebody's kind 10050: well-formed URLs only, the first [`RELAYS_OF_OTHERS_MAX`].
+/// Reads somebody's kind 10050: well-formed URLs only, each once, the first [`RELAYS_OF_OTHERS_MAX`].
 pub fn read_dm_relays(event: &Event) -> Vec<RelayUrl> {
-    let mut relays = tags::relays(&event.tags, "relay");
-    relays.truncate(RELAYS_OF_OTHERS_MAX);
-    relays
+    tags::relays(&event.tags, "relay", RELAYS_OF_OTHERS_MAX)
 }
 
 /// Whether somebody's kind 0 says `bot: true` (NIP-24).
@@ -53,24 +51,45 @@ pub fn is_bot(event: &Event) -> bool {
 #[cfg(test)]
 mod tests {
     use nostr::Keys;
+    use proptest::prelude::*;
 
     use super::*;
 
-    #[test]
-    fn a_dm_relay_list_is_read_back_and_cut() {
-        let keys = Keys::generate();
-        let relays: Vec<_> =
-            (0..9).map(|n| RelayUrl::parse(&format!("wss://r{n}.example")).unwrap()).collect();
-        let event =
-            dm_relays(keys.public_key(), &relays, Timestamp::from_secs(1)).sign_with_keys(&keys).unwrap();
-        assert_eq!(read_dm_relays(&event), relays[..RELAYS_OF_OTHERS_MAX]);
+    fn signed(keys: &Keys, event: UnsignedEvent) -> Event {
+        event.sign_with_keys(keys).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_profile_and_its_relays_survive_their_events(
+            name in "\\PC{0,40}",
+            about in "\\PC{0,200}",
+            hosts in proptest::collection::btree_set("[a-z]{1,20}", 0..9),
+        ) {
+            let keys = Keys::generate();
+            let (author, at) = (keys.public_key(), Timestamp::from_secs(1));
+            let profile = Profile { name: name.clone(), about: about.clone() };
+            let event = signed(&keys, profile.event(author, at));
+            let read = Metadata::from_json(&event.content).unwrap();
+            prop_assert_eq!((read.name, read.about), (Some(name), Some(about)));
+            prop_assert!(is_bot(&event));
+            let relays: Vec<_> =
+                hosts.iter().map(|host| RelayUrl::parse(&format!("wss://{host}.example")).unwrap()).collect();
+            let list = signed(&keys, dm_relays(author, &relays, at));
+            let kept = relays.len().min(RELAYS_OF_OTHERS_MAX);
+            prop_assert_eq!(read_dm_relays(&list), relays[..kept].to_vec());
+        }
     }
 
     #[test]
-    fn an_agent_says_that_it_is_a_bot() {
+    fn only_bot_true_is_a_bot() {
         let keys = Keys::generate();
-        let profile = Profile { name: "alice".into(), about: "an agent".into() };
-        let event = profile.event(keys.public_key(), Timestamp::from_secs(1)).sign_with_keys(&keys).unwrap();
-        assert!(is_bot(&event));
+        for content in ["", "[]", "{}", r#"{"bot":"true"}"#, r#"{"bot":1}"#, r#"{"bot":false}"#] {
+            let at = Timestamp::from_secs(1);
+            let none: [Tag; 0] = [];
+            let event = UnsignedEvent::new(keys.public_key(), at, kind::METADATA, none, content);
+            assert!(!is_bot(&signed(&keys, event)), "{content}");
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Tick records: what an agent did, as a chain of hashes.
 //!
 //! A record is a [`Header`] of salted digests, one per field, beside the [`Fields`] themselves. The chain runs over
-//! headers, so a field can be redacted (dropped with its salt) and the chain still holds. All JSON here is
-//! canonical: keys sorted, no white space, integers only (RFC 8785), so that a second implementation computes
-//! the same bytes. `docs/protocol.md` has the format, `vectors/record.json` the golden values.
+//! headers, so a field can be redacted (dropped with its salt) and the chain still holds. All JSON that is hashed is
+//! canonical (RFC 8785, integers only), so that a second implementation computes the same bytes.
+//! `docs/protocol.md` has the format, `vectors/record.json` the golden values.
+
+mod canonical;
+mod chain;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +14,9 @@ use nostr::hashes::{Hash as _, HashEngine, Hmac, HmacEngine, sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::canonical::{INTEGER_MAX, canonical};
+use self::canonical::{exact, is_exact};
+pub use self::chain::Chain;
 use crate::hex::{Hash, Hex};
 
 /// The largest record, fields and header together, in bytes of JSON.
@@ -24,8 +30,9 @@ pub type Salt = Hex<16>;
 /// The fields of one record by name, each a JSON value.
 pub type Fields = BTreeMap<String, Value>;
 
-/// What the chain is made of.
+/// What the chain is made of. A header with a key that is not here is refused: its hash would not cover it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Header {
     /// Version of this format: 1.
     pub v: u8,
@@ -79,12 +86,22 @@ pub enum ChainError {
     Broken { seq: u64 },
     #[error("record {seq}: field {field} does not match its digest")]
     Field { seq: u64, field: String },
+    #[error("record {seq}: field {field} has a number that is no integer of 53 bits")]
+    Number { seq: u64, field: String },
     #[error("record {seq}: format version {version} is not known")]
     Version { seq: u64, version: u8 },
+    #[error("record {seq} is of another agent or session")]
+    Foreign { seq: u64 },
+    #[error("record {seq} is over {RECORD_BYTES_MAX} bytes")]
+    TooLarge { seq: u64 },
+    #[error("record {seq} lies beyond the last number of a chain, {INTEGER_MAX}")]
+    End { seq: u64 },
 }
 
 impl Record {
     /// Binds `fields` to the chain after `head`. Salts are derived from `seed`, which must be secret.
+    ///
+    /// Numbers that a reader might not hold exactly (fractions, integers over [`INTEGER_MAX`]) become strings.
     pub fn new(
         agent: Hash,
         session: SessionId,
@@ -93,7 +110,9 @@ impl Record {
         fields: Fields,
         seed: &[u8; 32],
     ) -> Self {
-        let salts: BTreeMap<_, _> = fields.keys().map(|name| (name.clone(), salt(seed, name))).collect();
+        let fields: Fields = fields.into_iter().map(|(name, value)| (name, exact(value))).collect();
+        let salts: BTreeMap<_, _> =
+            fields.keys().map(|name| (name.clone(), salt(seed, head.seq, name))).collect();
         let digests = fields
             .iter()
             .zip(salts.values())
@@ -112,7 +131,8 @@ impl Record {
     /// Checks the record against the chain's head and answers the new head.
     ///
     /// # Errors
-    /// When sequence, previous hash, version or a shown field's digest is wrong.
+    /// When sequence, previous hash, version or a shown field's digest is wrong. Whose record it is, is for
+    /// [`Chain`] to check.
     pub fn verify(&self, head: &Head) -> Result<Head, ChainError> {
         let Header { v, seq, prev, state, .. } = self.header;
         if v != 1 {
@@ -124,13 +144,17 @@ impl Record {
         if prev != head.hash {
             return Err(ChainError::Broken { seq });
         }
+        let next = seq.checked_add(1).filter(|next| *next <= INTEGER_MAX).ok_or(ChainError::End { seq })?;
         for (name, value) in &self.fields {
+            if !is_exact(value) {
+                return Err(ChainError::Number { seq, field: name.clone() });
+            }
             let shown = self.salts.get(name).map(|salt| field_digest(salt, name, value));
             if shown.is_none() || shown.as_ref() != self.header.digests.get(name) {
                 return Err(ChainError::Field { seq, field: name.clone() });
             }
         }
-        Ok(Head { seq: seq + 1, hash: self.header.hash(), state })
+        Ok(Head { seq: next, hash: self.header.hash(), state })
     }
 }
 
@@ -144,8 +168,9 @@ impl Header {
 /// One change of a tick to its agent's state: the path, and the new content or its removal.
 pub type Change<'a> = (&'a str, Option<&'a [u8]>);
 
-/// The state after a tick: SHA-256 over `oa/state/v1`, a zero byte, the state before and the changes sorted by path,
-/// each as path length (u32, big endian), path, a byte (1 present, 0 removed) and the content's SHA-256.
+/// The state after a tick: SHA-256 over `oa/state/v1`, a zero byte, the state before and the changes sorted by the
+/// bytes of their paths, each as path length (u32, big endian), path, a byte (1 present, 0 removed) and the
+/// content's SHA-256 (of nothing where it was removed). A path comes once.
 pub fn state_hash<'a>(before: &Hash, changes: impl IntoIterator<Item = Change<'a>>) -> Hash {
     let mut sorted: Vec<_> = changes.into_iter().collect();
     sorted.sort_unstable_by_key(|(path, _)| *path);
@@ -161,19 +186,15 @@ pub fn state_hash<'a>(before: &Hash, changes: impl IntoIterator<Item = Change<'a
     Hex(sha256::Hash::from_engine(engine).to_byte_array())
 }
 
-/// The canonical JSON (RFC 8785) of anything whose numbers are integers.
-pub fn canonical(value: &impl Serialize) -> String {
-    // `Value` keeps objects in a BTreeMap, so keys come out sorted.
-    serde_json::to_value(value).map(|value| value.to_string()).unwrap_or_default()
-}
-
 fn field_digest(salt: &Salt, name: &str, value: &Value) -> Hash {
     tagged("oa/field/v1", &[salt.as_bytes(), name.as_bytes(), b"\0", canonical(value).as_bytes()])
 }
 
-fn salt(seed: &[u8; 32], name: &str) -> Salt {
+/// The record's number is in it, since a tick that is run again has the seed of the first.
+fn salt(seed: &[u8; 32], seq: u64, name: &str) -> Salt {
     let mut engine = HmacEngine::<sha256::Hash>::new(seed);
     engine.input(b"oa/salt/v1\0");
+    engine.input(&seq.to_be_bytes());
     engine.input(name.as_bytes());
     let mac = Hmac::<sha256::Hash>::from_engine(engine).to_byte_array();
     let (half, _) = mac.split_at(16);
@@ -189,66 +210,4 @@ fn tagged(tag: &str, parts: &[&[u8]]) -> Hash {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn chain(n: u64) -> Vec<Record> {
-        let mut head = Head::GENESIS;
-        (0..n)
-            .map(|seq| {
-                let state = state_hash(&head.state, [("/memory/a", Some(&b"x"[..])), ("/memory/b", None)]);
-                let fields = BTreeMap::from([
-                    ("outcome".to_owned(), json!("done")),
-                    ("text".to_owned(), json!(format!("message {seq}"))),
-                ]);
-                let record = Record::new(Hex([1; 32]), Hex([2; 16]), &head, state, fields, &[7; 32]);
-                head = record.verify(&head).unwrap();
-                record
-            })
-            .collect()
-    }
-
-    fn verify(records: &[Record]) -> Result<Head, ChainError> {
-        records.iter().try_fold(Head::GENESIS, |head, record| record.verify(&head))
-    }
-
-    #[test]
-    fn a_chain_verifies_and_every_tampering_shows() {
-        let records = chain(4);
-        assert_eq!(verify(&records).unwrap().seq, 4);
-
-        let mut changed = records.clone();
-        changed[1].fields.insert("text".into(), json!("never said"));
-        assert_eq!(verify(&changed), Err(ChainError::Field { seq: 1, field: "text".into() }));
-
-        let mut dropped = records.clone();
-        dropped.remove(2);
-        assert_eq!(verify(&dropped), Err(ChainError::Sequence { expected: 2, got: 3 }));
-
-        let mut rewritten = records.clone();
-        rewritten[1].header.state = Hex([9; 32]);
-        assert_eq!(verify(&rewritten), Err(ChainError::Broken { seq: 2 }));
-    }
-
-    #[test]
-    fn redaction_keeps_the_chain() {
-        let mut records = chain(3);
-        records[1].redact("text");
-        assert!(!serde_json::to_string(&records[1]).unwrap().contains("message 1"));
-        assert!(verify(&records).is_ok());
-    }
-
-    #[test]
-    fn the_state_hash_does_not_depend_on_the_order_of_changes() {
-        let (a, b) = (("/memory/a", Some(&b"1"[..])), ("/memory/b", None));
-        assert_eq!(state_hash(&Hex::ZERO, [a, b]), state_hash(&Hex::ZERO, [b, a]));
-        assert_ne!(state_hash(&Hex::ZERO, [a, b]), state_hash(&Hex::ZERO, [a]));
-        // An empty file and a removed one differ.
-        assert_ne!(
-            state_hash(&Hex::ZERO, [("/memory/b", Some(&b""[..]))]),
-            state_hash(&Hex::ZERO, [("/memory/b", None)])
-        );
-    }
-}
+mod tests;

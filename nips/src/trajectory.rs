@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::kind;
 use crate::record::SessionId;
 
-/// What the encrypted content of a session's event says.
+/// What the encrypted content of a session's event says, as canonical JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Version of this format: 1.
@@ -31,7 +31,8 @@ pub fn session(
     UnsignedEvent::new(author, at, kind::SESSION, tags, content)
 }
 
-/// The event of a batch, `d=<session>:<first seq>`; `content` is a JSON array of records encrypted to the owner.
+/// The event of a batch, `d=<session>:<first seq>`; `content` is a canonical JSON array of records
+/// encrypted to the owner.
 pub fn batch(
     author: PublicKey,
     owner: PublicKey,

@@ -24,7 +24,7 @@ fn open(me: &Keys, seal_json: &str) -> Result<Mail, OpenError> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn a_draft_survives_sealing(text in "\\PC{0,300}", at_ms in 0u64..4_000_000_000_000, auto_hop in 0u8..6) {
+    fn a_draft_survives_sealing(text in "\\PC{0,300}", at_ms in 0u64..4_000_000_000_000, auto_hop in 0u8..=AUTO_HOPS_MAX) {
         let (alice, bob) = (Keys::generate(), Keys::generate());
         let mut draft = Draft::text(bob.public_key(), text.clone(), at_ms);
         draft.auto_hop = auto_hop;
@@ -83,6 +83,11 @@ fn what_is_too_long_or_no_mail_is_refused() {
     let long = "x".repeat(TEXT_BYTES_MAX + 1);
     let refused = read(Draft::text(bob.public_key(), long, 0));
     assert!(matches!(refused, Err(OpenError::TextTooLong(_))));
+    let mut crowd = Draft::text(bob.public_key(), "hi", 0).rumor(alice.public_key());
+    crowd.tags = (0..=TAGS_MAX).map(|_| Tag::public_key(bob.public_key())).collect();
+    crowd.id = None;
+    let refused = read_rumor(&alice.public_key(), &crowd.as_json());
+    assert!(matches!(refused, Err(OpenError::TooManyTags(n)) if n == TAGS_MAX + 1));
     let mut note = Draft::text(bob.public_key(), "x", 0);
     note.kind = 1;
     assert!(matches!(read(note), Err(OpenError::Kind(1))));
