@@ -1,1 +1,17 @@
-//! x
+//! End-to-end worlds: the real programs, real relays and real clients, on one machine.
+//!
+//! - [`world`]: homes, and the programs that run in them
+//! - [`bench`]: the program `oa-bench`
+//! - [`client`]: a small Nostr client that can also send what no client should
+//! - [`crash`]: kills node and relay until every phase was hit; the program `oa-crash`
+//! - [`proxy`]: a websocket proxy that counts, loses and cuts
+//! - [`secrets`]: searches output and files for keys
+//! - [`split`]: a server with relay and node apart
+
+pub mod bench;
+pub mod client;
+pub mod crash;
+pub mod proxy;
+pub mod secrets;
+pub mod split;
+pub mod world;

@@ -1,0 +1,241 @@
+//! A node on a memory store with a relay in this process, whose one program does what its mail asks it to.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oa_nips::nostr::util::BoxedFuture;
+use oa_nips::nostr::{Event, Keys, PublicKey, RelayUrl, UnsignedEvent};
+use oa_nips::port::{Signer, SignerError};
+use oa_node::agent::AgentId;
+use oa_node::drivers::nostr::RelaySpec;
+use oa_node::engine::Programs;
+use oa_node::engine::running::Running;
+use oa_node::keyring::{Addresses, Keyring, SeedKeyring};
+use oa_node::node::{Config, Node, Parts};
+use oa_node::program::{Agent, Fault, Run, Tick};
+use oa_node::signer::Seed;
+use oa_node::store::Store;
+use oa_node::store::memory::MemoryBackend;
+use oa_node::store::row::AgentRow;
+use oa_node::time::System;
+use oa_relay::{Relay, StoreConfig};
+use oa_tests::client::Client;
+
+/// What is to go wrong, and what did.
+#[derive(Debug)]
+pub(crate) struct Plot {
+    pub(crate) signer_away: AtomicBool,
+    pub(crate) runs: AtomicU64,
+    pub(crate) heard: Mutex<Vec<String>>,
+    pub(crate) dormant_after: Duration,
+}
+
+impl Default for Plot {
+    fn default() -> Self {
+        Self {
+            signer_away: AtomicBool::new(false),
+            runs: AtomicU64::new(0),
+            heard: Mutex::default(),
+            dormant_after: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Echoes, unless told to panic, fail or violate.
+#[derive(Debug)]
+struct Actor(Arc<Plot>);
+
+impl Agent for Actor {
+    fn on_trigger<'a>(&'a self, tick: &'a mut Tick) -> Run<'a> {
+        Box::pin(async move {
+            self.0.runs.fetch_add(1, Ordering::Relaxed);
+            let trigger: serde_json::Value =
+                serde_json::from_slice(&tick.ns.read("/trigger").await?).map_err(|e| Fault::Failed(e.to_string()))?;
+            match trigger["text"].as_str().unwrap_or_default() {
+                "panic" => panic!("as asked"),
+                "fail" => Err(Fault::Failed("as asked".to_owned())),
+                "violate" => Err(Fault::Violation("as asked".to_owned())),
+                text => {
+                    self.0.heard.lock().unwrap().push(text.to_owned());
+                    tick.ns.write("/reply", format!("You said: {text}").as_bytes()).await?;
+                    Ok(())
+                }
+            }
+        })
+    }
+}
+
+/// Real keys behind a signer that can be away, as a bunker can.
+#[derive(Debug)]
+struct Ring {
+    inner: SeedKeyring,
+    plot: Arc<Plot>,
+}
+
+#[derive(Debug)]
+struct Slow {
+    inner: Arc<dyn Signer>,
+    plot: Arc<Plot>,
+}
+
+impl Slow {
+    fn check(&self) -> Result<(), SignerError> {
+        if self.plot.signer_away.load(Ordering::Relaxed) {
+            return Err(SignerError::Unavailable("the bunker is away".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Keyring for Ring {
+    fn node(&self) -> Arc<dyn Signer> {
+        self.inner.node()
+    }
+
+    fn agent(&self, id: AgentId) -> Arc<dyn Signer> {
+        Arc::new(Slow { inner: self.inner.agent(id), plot: self.plot.clone() })
+    }
+
+    fn secret(&self, id: AgentId) -> [u8; 32] {
+        self.inner.secret(id)
+    }
+
+    fn whose(&self, key: &PublicKey) -> Option<AgentId> {
+        self.inner.whose(key)
+    }
+}
+
+impl Signer for Slow {
+    fn public_key(&self) -> PublicKey {
+        self.inner.public_key()
+    }
+
+    fn is_immediate(&self) -> bool {
+        false
+    }
+
+    fn sign(&self, event: UnsignedEvent) -> BoxedFuture<'_, Result<Event, SignerError>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.sign(event).await
+        })
+    }
+
+    fn nip44_encrypt<'a>(
+        &'a self,
+        peer: &'a PublicKey,
+        text: &'a str,
+    ) -> BoxedFuture<'a, Result<String, SignerError>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.nip44_encrypt(peer, text).await
+        })
+    }
+
+    // Mail can still be read: the test is about what goes out.
+    fn nip44_decrypt<'a>(
+        &'a self,
+        peer: &'a PublicKey,
+        text: &'a str,
+    ) -> BoxedFuture<'a, Result<String, SignerError>> {
+        self.inner.nip44_decrypt(peer, text)
+    }
+
+    fn nip04_encrypt<'a>(
+        &'a self,
+        peer: &'a PublicKey,
+        text: &'a str,
+    ) -> BoxedFuture<'a, Result<String, SignerError>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.nip04_encrypt(peer, text).await
+        })
+    }
+
+    fn nip04_decrypt<'a>(
+        &'a self,
+        peer: &'a PublicKey,
+        text: &'a str,
+    ) -> BoxedFuture<'a, Result<String, SignerError>> {
+        self.inner.nip04_decrypt(peer, text)
+    }
+}
+
+/// A node that runs.
+pub(crate) struct World {
+    pub(crate) node: Node,
+    pub(crate) store: Store,
+    pub(crate) plot: Arc<Plot>,
+    rest: Rest,
+}
+
+/// What outlives the node.
+struct Rest {
+    relay: Relay,
+    words: String,
+    backend: Arc<MemoryBackend>,
+    dir: tempfile::TempDir,
+}
+
+/// A node that was stopped.
+pub(crate) struct Stopped {
+    plot: Arc<Plot>,
+    rest: Rest,
+}
+
+impl World {
+    pub(crate) async fn start(plot: Plot) -> Self {
+        let relay = Relay::start(oa_relay::Config::new(([127, 0, 0, 1], 0).into(), StoreConfig::Memory)).await.unwrap();
+        let (words, backend) = (Seed::generate().reveal(), Arc::new(MemoryBackend::default()));
+        let dir = tempfile::tempdir().unwrap();
+        Self::on(Arc::new(plot), Rest { relay, words: words.to_string(), backend, dir }).await
+    }
+
+    async fn on(plot: Arc<Plot>, rest: Rest) -> Self {
+        let store = Store::new(rest.backend.clone()).unwrap();
+        let addresses = Arc::new(Addresses::load(&store).unwrap());
+        let seed = Seed::from_words(&rest.words).unwrap();
+        let inner = SeedKeyring::new(seed, addresses.clone());
+        let url = RelayUrl::parse(&rest.relay.url()).unwrap();
+        let mut programs = Programs::default();
+        programs.add("echo", Arc::new(Actor(plot.clone())));
+        let dormant_after = plot.dormant_after;
+        let config = Config { programs, dormant_after, ..Config::new(vec![RelaySpec { url, wide: false }]) };
+        let parts = Parts {
+            store: store.clone(),
+            keyring: Arc::new(Ring { inner, plot: plot.clone() }),
+            addresses,
+            running: Running::open(&rest.dir.path().join("running")).unwrap(),
+            time: Arc::new(System),
+        };
+        let node = Node::start(config, parts).await.unwrap();
+        assert_eq!(node.ready(1, Duration::from_secs(10)).await, 1, "the relay answers");
+        Self { node, store, plot, rest }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(&self.rest.relay.url(), Keys::generate(), Duration::from_secs(10)).await.unwrap()
+    }
+
+    pub(crate) fn agent(&self, name: &str) -> AgentRow {
+        // A terminated agent keeps its row.
+        let rows = self.store.agents(AgentId(0), 99).unwrap();
+        rows.into_iter().find(|row| row.name == name).unwrap()
+    }
+
+    pub(crate) async fn stop(self) -> Stopped {
+        self.node.shutdown().await;
+        Stopped { plot: self.plot, rest: self.rest }
+    }
+
+    pub(crate) async fn end(self) {
+        self.stop().await.rest.relay.shutdown().await;
+    }
+}
+
+impl Stopped {
+    pub(crate) async fn again(self) -> World {
+        World::on(self.plot, self.rest).await
+    }
+}
