@@ -253,6 +253,12 @@ impl Frame {
     }
 }
 
+/// The operation that a frame which does not parse names, so that its error can be answered.
+pub fn op_of(json: &str) -> Option<OpId> {
+    let value: serde_json::Value = serde_json::from_str(json).ok()?;
+    value.get("op")?.as_str()?.parse().ok()
+}
+
 /// The event of a frame from `author` to `peer`; `request` tells which of the two kinds.
 pub fn event(
     kind: FramesKind,

@@ -15,6 +15,9 @@ use crate::{kind, tags};
 /// The longest text taken in or sent out, in bytes. Two NIP-44 layers around it stay under 64 KiB of event; a text
 /// of control characters, six bytes each in JSON, would not fit even one.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// The longest text sent out, in bytes of JSON: control characters and quotes grow there, and two NIP-44 layers
+/// around the rumor must stay under 64 KiB of event, which is all that many relays take.
+pub const ESCAPED_BYTES_MAX: usize = 27 * 1024;
 /// The largest wrap or legacy message that is decrypted at all, in bytes of content.
 pub const CONTENT_BYTES_MAX: usize = 128 * 1024;
 /// Seals and wraps are dated up to this many seconds back (NIP-59: two days).
@@ -249,6 +252,12 @@ fn read(
         reply_to: tags::parent(tags),
         body,
     }
+}
+
+/// Whether a text can go out as one message: by [`TEXT_BYTES_MAX`] and [`ESCAPED_BYTES_MAX`].
+pub fn fits_one_message(text: &str) -> bool {
+    text.len() <= TEXT_BYTES_MAX
+        && serde_json::to_string(text).is_ok_and(|escaped| escaped.len() <= ESCAPED_BYTES_MAX)
 }
 
 /// Why an event could not be opened.

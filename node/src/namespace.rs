@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use oa_nips::mail::{TEXT_BYTES_MAX, fits_one_message};
+
 pub mod path;
 
 pub use path::Path;
@@ -262,7 +264,8 @@ impl Namespace {
         let limit = match self.place(&path) {
             Place::Value(_) => return Err(Error::PermissionDenied(path.to_string())),
             Place::Nowhere => return Err(Error::NotFound(path.to_string())),
-            Place::Reply => oa_nips::mail::TEXT_BYTES_MAX,
+            Place::Reply if !fits_one_message(&String::from_utf8_lossy(&content)) => 0,
+            Place::Reply => TEXT_BYTES_MAX,
             Place::Stored => FILE_BYTES_MAX,
             Place::Alarm(id) => {
                 let check = self.schedule.check(&id, &content);
@@ -271,6 +274,8 @@ impl Namespace {
             }
         };
         if content.len() > limit {
+            // What grows when it is escaped is too large although it has fewer bytes.
+            let limit = if limit == 0 { TEXT_BYTES_MAX } else { limit };
             return Err(Error::TooLarge { path: path.to_string(), limit });
         }
         if matches!(self.place(&path), Place::Reply) {
@@ -359,6 +364,10 @@ mod tests {
         assert!(matches!(ns.write("/schedule/x.json", b"{}").await, Err(Error::InvalidInput { .. })));
         let large = vec![0; FILE_BYTES_MAX + 1];
         assert!(matches!(ns.write("/memory/a", &large).await, Err(Error::TooLarge { .. })));
+        assert!(matches!(ns.write("/reply", &[b'x'; TEXT_BYTES_MAX + 1]).await, Err(Error::TooLarge { .. })));
+        // A control character takes six bytes of JSON.
+        assert!(matches!(ns.write("/reply", &[1; TEXT_BYTES_MAX]).await, Err(Error::TooLarge { .. })));
+        ns.write("/reply", &[b'x'; TEXT_BYTES_MAX]).await.unwrap();
         let file = vec![0; FILE_BYTES_MAX];
         for n in 0..8 {
             ns.write(&format!("/memory/{n}"), &file).await.unwrap();

@@ -79,7 +79,15 @@ impl Server {
         let Ok(json) = node.nip44_decrypt(&caller, &event.content).await else { return };
         let frame = match Frame::parse(&json) {
             Ok(frame) => frame,
-            Err(error) => return tracing::debug!(%caller, %error, "no frame"),
+            Err(error) => {
+                tracing::debug!(%caller, %error, "no frame");
+                // One that can be answered is told what is wrong with it; a verb of a later release, say.
+                if let Some(op) = files::op_of(&json) {
+                    let error = OpError::new(Code::InvalidInput, error.to_string());
+                    self.reply(relay, &caller, op, &Err(error)).await;
+                }
+                return;
+            }
         };
         let op = frame.op;
         let now_s = self.admin.shared.time.now_ms() / 1000;
@@ -169,7 +177,7 @@ impl Server {
 fn digest(request: &Request) -> Hash {
     let mut engine = sha256::HashEngine::default();
     let verb = serde_json::to_string(&request.verb).unwrap_or_default();
-    for part in [verb.as_bytes(), b"\0", request.path.as_bytes(), b"\0", &request.offset.to_be_bytes(), &request.body] {
+    for part in [verb.as_bytes(), b"\0", request.path.as_bytes(), b"\0", &request.offset.to_be_bytes(), &request.count.to_be_bytes(), &request.body] {
         engine.input(part);
     }
     Hex(sha256::Hash::from_engine(engine).to_byte_array())

@@ -84,4 +84,25 @@ mod tests {
         assert!((0..1000).all(|_| clock.now_ms() == 5_000));
         assert_eq!(clock.now_ms(), 5_001);
     }
+
+    #[test]
+    fn randomness_is_as_the_protocol_says() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../nips/vectors/record.json")).unwrap();
+        let hex = |value: &serde_json::Value| -> Vec<u8> {
+            let text = value.as_str().unwrap().as_bytes();
+            text.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+        };
+        let cases = vectors["randomness"].as_array().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let id = |name: &str| <[u8; 32]>::try_from(hex(&case["given"][name])).unwrap();
+            let mut random = Random::new(&id("secret"), &id("envelope"));
+            assert_eq!(random.seed().to_vec(), hex(&case["gives"]["seed"]));
+            let expected = hex(&case["gives"]["stream"]);
+            let mut bytes = vec![0; expected.len()];
+            random.fill(&mut bytes);
+            assert_eq!(bytes, expected);
+        }
+    }
 }

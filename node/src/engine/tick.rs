@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use oa_nips::hex::Hex;
-use oa_nips::mail::{AUTO_HOPS_MAX, Draft};
+use oa_nips::mail::{AUTO_HOPS_MAX, Draft, Protocol};
 use oa_nips::nostr::{EventId, PublicKey, ToBech32};
 use oa_nips::record::{self, Fields, RECORD_BYTES_MAX, Record};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 /// A reply that goes out, or why it does not.
 enum Reply {
     None,
-    Sent { item: Box<OutRow>, id: EventId, to: PublicKey, bucket: (PublicKey, Bucket) },
+    Sent { item: Box<OutRow>, id: Option<EventId>, to: PublicKey, bucket: (PublicKey, Bucket) },
     Held(&'static str),
 }
 
@@ -175,9 +175,15 @@ async fn reply(shared: &Shared, begun: &Begun<'_>, text: Option<String>, now_ms:
     let mut draft = Draft::text(origin.peer, content, now_ms);
     draft.reply_to = envelope.sender().and(origin.mail);
     draft.auto_hop = origin.auto_hop + 1;
-    let id = draft.rumor(begun.row.pubkey).id.unwrap_or_else(EventId::all_zeros);
+    let rumor = draft.rumor(begun.row.pubkey).id;
     let outgoing = Outgoing::Mail { draft, protocol: origin.protocol, relay: origin.relay.clone() };
     let stage = sign_now(shared, begun, &outgoing).await;
+    // A legacy message is known by its event, which has no id before it is signed.
+    let id = match (origin.protocol, &stage) {
+        (Protocol::Nip17, _) => rumor,
+        (Protocol::Nip04, Stage::Signed(parcels)) => parcels.first().map(|parcel| parcel.event.id),
+        (Protocol::Nip04, _) => None,
+    };
     let item = Box::new(OutRow { outgoing, stage, at_ms: now_ms });
     Reply::Sent { item, id, to: origin.peer, bucket: (origin.peer, bucket) }
 }
@@ -210,7 +216,7 @@ fn fields(
     let (outcome, sent) = match reply {
         Reply::None => ("done", json!([])),
         Reply::Sent { id, to, .. } => {
-            ("replied", json!([{ "id": id.to_hex(), "to": to.to_bech32().unwrap_or_default() }]))
+            ("replied", json!([{ "id": id, "to": to.to_bech32().unwrap_or_default() }]))
         }
         Reply::Held("hops") => ("held_hops", json!([])),
         Reply::Held(_) => ("held_rate", json!([])),

@@ -53,7 +53,9 @@ impl Delivery {
             mailbox::timely(envelope.sent_at_ms, row.floor_s.max(node_floor_s), envelope.accepted_at_ms)
                 .and_then(|()| mailbox::fits(fill, trust))
         };
-        tx.put_bytes(Table::Seen, seen, (envelope.sent_at_ms / 1000).to_be_bytes().to_vec());
+        // A date far ahead is remembered as if it were now: the floor must be able to pass it.
+        let dated_ms = envelope.sent_at_ms.min(envelope.accepted_at_ms + mailbox::FUTURE_S_MAX * 1000);
+        tx.put_bytes(Table::Seen, seen, (dated_ms / 1000).to_be_bytes().to_vec());
         peer.remember(recent, envelope.accepted_at_ms);
         let verdict = match admitted {
             Err(Refusal::Full) if overflow == Overflow::DeadLetter => {

@@ -1,9 +1,10 @@
-//! A node on a memory store with a relay in this process, whose one program does what its mail asks it to.
+//! A node in this process, on a memory store with a relay in this process, whose one program does what its mail asks it to.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, ensure};
 use oa_nips::nostr::util::BoxedFuture;
 use oa_nips::nostr::{Event, Keys, PublicKey, RelayUrl, UnsignedEvent};
 use oa_nips::port::{Signer, SignerError};
@@ -20,15 +21,21 @@ use oa_node::store::memory::MemoryBackend;
 use oa_node::store::row::AgentRow;
 use oa_node::time::System;
 use oa_relay::{Relay, StoreConfig};
-use oa_tests::client::Client;
+use crate::client::Client;
 
 /// What is to go wrong, and what did.
 #[derive(Debug)]
-pub(crate) struct Plot {
-    pub(crate) signer_away: AtomicBool,
-    pub(crate) runs: AtomicU64,
-    pub(crate) heard: Mutex<Vec<String>>,
-    pub(crate) dormant_after: Duration,
+pub struct Plot {
+    /// Whether agents' signers answer nobody who wants to send.
+    pub signer_away: AtomicBool,
+    /// Runs of the program for mail.
+    pub runs: AtomicU64,
+    /// What it heard, in order.
+    pub heard: Mutex<Vec<String>>,
+    /// When an idle agent sleeps.
+    pub dormant_after: Duration,
+    /// Who may steer the node.
+    pub operators: Vec<PublicKey>,
 }
 
 impl Default for Plot {
@@ -38,6 +45,7 @@ impl Default for Plot {
             runs: AtomicU64::new(0),
             heard: Mutex::default(),
             dormant_after: Duration::from_secs(300),
+            operators: Vec::new(),
         }
     }
 }
@@ -52,12 +60,12 @@ impl Agent for Actor {
             self.0.runs.fetch_add(1, Ordering::Relaxed);
             let trigger: serde_json::Value =
                 serde_json::from_slice(&tick.ns.read("/trigger").await?).map_err(|e| Fault::Failed(e.to_string()))?;
-            match trigger["text"].as_str().unwrap_or_default() {
-                "panic" => panic!("as asked"),
+            match trigger.get("text").and_then(serde_json::Value::as_str).unwrap_or_default() {
+                "panic" => std::panic::panic_any("as asked"),
                 "fail" => Err(Fault::Failed("as asked".to_owned())),
                 "violate" => Err(Fault::Violation("as asked".to_owned())),
                 text => {
-                    self.0.heard.lock().unwrap().push(text.to_owned());
+                    self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
                     tick.ns.write("/reply", format!("You said: {text}").as_bytes()).await?;
                     Ok(())
                 }
@@ -163,14 +171,19 @@ impl Signer for Slow {
 }
 
 /// A node that runs.
-pub(crate) struct World {
-    pub(crate) node: Node,
-    pub(crate) store: Store,
-    pub(crate) plot: Arc<Plot>,
+#[derive(Debug)]
+pub struct World {
+    /// It.
+    pub node: Node,
+    /// Its memory.
+    pub store: Store,
+    /// What goes wrong.
+    pub plot: Arc<Plot>,
     rest: Rest,
 }
 
 /// What outlives the node.
+#[derive(Debug)]
 struct Rest {
     relay: Relay,
     words: String,
@@ -179,63 +192,98 @@ struct Rest {
 }
 
 /// A node that was stopped.
-pub(crate) struct Stopped {
+#[derive(Debug)]
+pub struct Stopped {
     plot: Arc<Plot>,
     rest: Rest,
 }
 
 impl World {
-    pub(crate) async fn start(plot: Plot) -> Self {
-        let relay = Relay::start(oa_relay::Config::new(([127, 0, 0, 1], 0).into(), StoreConfig::Memory)).await.unwrap();
-        let (words, backend) = (Seed::generate().reveal(), Arc::new(MemoryBackend::default()));
-        let dir = tempfile::tempdir().unwrap();
-        Self::on(Arc::new(plot), Rest { relay, words: words.to_string(), backend, dir }).await
+    /// Starts relay and node.
+    ///
+    /// # Errors
+    /// When either does not come up.
+    pub async fn start(plot: Plot) -> Result<Self> {
+        let config = oa_relay::Config::new(([127, 0, 0, 1], 0).into(), StoreConfig::Memory);
+        let relay = Relay::start(config).await?;
+        let (words, backend) = (Seed::generate().reveal().to_string(), Arc::new(MemoryBackend::default()));
+        let dir = tempfile::tempdir()?;
+        Self::on(Arc::new(plot), Rest { relay, words, backend, dir }).await
     }
 
-    async fn on(plot: Arc<Plot>, rest: Rest) -> Self {
-        let store = Store::new(rest.backend.clone()).unwrap();
-        let addresses = Arc::new(Addresses::load(&store).unwrap());
-        let seed = Seed::from_words(&rest.words).unwrap();
-        let inner = SeedKeyring::new(seed, addresses.clone());
-        let url = RelayUrl::parse(&rest.relay.url()).unwrap();
+    async fn on(plot: Arc<Plot>, rest: Rest) -> Result<Self> {
+        let store = Store::new(rest.backend.clone())?;
+        let addresses = Arc::new(Addresses::load(&store)?);
+        let inner = SeedKeyring::new(Seed::from_words(&rest.words)?, addresses.clone());
+        let url = RelayUrl::parse(&rest.relay.url())?;
         let mut programs = Programs::default();
         programs.add("echo", Arc::new(Actor(plot.clone())));
-        let dormant_after = plot.dormant_after;
-        let config = Config { programs, dormant_after, ..Config::new(vec![RelaySpec { url, wide: false }]) };
+        let config = Config {
+            programs,
+            dormant_after: plot.dormant_after,
+            operators: plot.operators.clone(),
+            ..Config::new(vec![RelaySpec { url, wide: false }])
+        };
         let parts = Parts {
             store: store.clone(),
             keyring: Arc::new(Ring { inner, plot: plot.clone() }),
             addresses,
-            running: Running::open(&rest.dir.path().join("running")).unwrap(),
+            running: Running::open(&rest.dir.path().join("running"))?,
             time: Arc::new(System),
         };
-        let node = Node::start(config, parts).await.unwrap();
-        assert_eq!(node.ready(1, Duration::from_secs(10)).await, 1, "the relay answers");
-        Self { node, store, plot, rest }
+        let node = Node::start(config, parts).await?;
+        ensure!(node.ready(1, Duration::from_secs(10)).await == 1, "the relay does not answer");
+        Ok(Self { node, store, plot, rest })
     }
 
-    pub(crate) async fn client(&self) -> Client {
-        Client::connect(&self.rest.relay.url(), Keys::generate(), Duration::from_secs(10)).await.unwrap()
+    /// Somebody new, connected to the relay.
+    ///
+    /// # Errors
+    /// When the relay does not answer.
+    pub async fn client(&self) -> Result<Client> {
+        self.client_of(Keys::generate()).await
     }
 
-    pub(crate) fn agent(&self, name: &str) -> AgentRow {
-        // A terminated agent keeps its row.
-        let rows = self.store.agents(AgentId(0), 99).unwrap();
-        rows.into_iter().find(|row| row.name == name).unwrap()
+    /// Somebody with these keys, connected to the relay.
+    ///
+    /// # Errors
+    /// When the relay does not answer.
+    pub async fn client_of(&self, keys: Keys) -> Result<Client> {
+        Client::connect(&self.rest.relay.url(), keys, Duration::from_secs(10)).await
     }
 
-    pub(crate) async fn stop(self) -> Stopped {
+    /// Where the relay is.
+    pub fn relay_url(&self) -> String {
+        self.rest.relay.url()
+    }
+
+    /// An agent's row, also when it is terminated.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn agent(&self, name: &str) -> Result<AgentRow> {
+        let rows = self.store.agents(AgentId(0), 99)?;
+        rows.into_iter().find(|row| row.name == name).with_context(|| format!("no agent {name}"))
+    }
+
+    /// Stops the node; the relay goes on.
+    pub async fn stop(self) -> Stopped {
         self.node.shutdown().await;
         Stopped { plot: self.plot, rest: self.rest }
     }
 
-    pub(crate) async fn end(self) {
+    /// Stops everything.
+    pub async fn end(self) {
         self.stop().await.rest.relay.shutdown().await;
     }
 }
 
 impl Stopped {
-    pub(crate) async fn again(self) -> World {
+    /// Starts the node again, as it was.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn again(self) -> Result<World> {
         World::on(self.plot, self.rest).await
     }
 }
