@@ -43,6 +43,52 @@ pub(crate) enum OaCommand {
     Logs(Logs),
     /// Run the relay alone
     Relay(Relay),
+    /// Remember a remote node in this home
+    Connect(Connect),
+    /// List a folder of the node's tree
+    Ls(Place),
+    /// Say what a path is
+    Stat(Place),
+    /// Print a file
+    Cat(Place),
+    /// Call a file, and print what it answers
+    Call(Content),
+    /// Replace a file's content
+    Write(Content),
+    /// Append to a file
+    Append(Content),
+}
+
+/// `oa connect`
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    /// The node's npub
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+    /// A relay that the node lives on too
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: String,
+    /// Take this operator's key over into the home; - reads it from stdin. Without it, the home makes its own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+/// A path of the node's tree.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Such as /agents/alice/status
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+}
+
+/// A path, and what goes there.
+#[derive(Debug, Args)]
+pub(crate) struct Content {
+    /// Such as /agents/alice/ctl
+    pub(crate) path: String,
+    /// What to send; - reads it from stdin
+    #[arg(default_value = "-")]
+    pub(crate) body: String,
 }
 
 /// `oa up`

@@ -1,7 +1,9 @@
 //! One command a file.
 
 pub(crate) mod agent;
+pub(crate) mod connect;
 pub(crate) mod dm;
+pub(crate) mod files;
 pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod relay;
@@ -25,11 +27,16 @@ async fn connect(context: &Context) -> Result<Client> {
     Client::connect(&home.client(), &home.operator_key()).await
 }
 
+/// Reads all of stdin.
+fn stdin_bytes() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().take(STDIN_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Reads all of stdin as text.
 fn stdin() -> Result<String> {
-    let mut text = String::new();
-    std::io::stdin().lock().take(STDIN_MAX).read_to_string(&mut text)?;
-    Ok(text)
+    String::from_utf8(stdin_bytes()?).map_err(|_| Error::new(Kind::Usage, "stdin is not UTF-8"))
 }
 
 /// An npub or hex key.

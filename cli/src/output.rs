@@ -27,6 +27,12 @@ impl Output {
         }
     }
 
+    /// A file's bytes, as they are, also with `--json`.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> std::result::Result<(), crate::error::Error> {
+        let mut out = std::io::stdout().lock();
+        Ok(out.write_all(bytes).and_then(|()| out.flush())?)
+    }
+
     /// Something beside the result.
     pub(crate) fn note(self, text: impl AsRef<str>) {
         let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());

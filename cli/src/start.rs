@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use oa_nips::files::Verb;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Common, Oa, OaCommand, OaNode, OaNodeCommand};
@@ -23,6 +24,13 @@ pub fn oa() -> ExitCode {
             OaCommand::Agent(args) => commands::agent::run(&context, args).await,
             OaCommand::Logs(args) => commands::logs::run(&context, args).await,
             OaCommand::Relay(args) => commands::relay::run(&context, args).await,
+            OaCommand::Connect(args) => commands::connect::run(&context, args),
+            OaCommand::Ls(place) => commands::files::ls(&context, place).await,
+            OaCommand::Stat(place) => commands::files::stat(&context, place).await,
+            OaCommand::Cat(place) => commands::files::cat(&context, place).await,
+            OaCommand::Call(content) => commands::files::send(&context, Verb::Call, content).await,
+            OaCommand::Write(content) => commands::files::send(&context, Verb::Write, content).await,
+            OaCommand::Append(content) => commands::files::send(&context, Verb::Append, content).await,
         }
     })
 }
@@ -70,6 +78,8 @@ fn home(common: &Common) -> Result<PathBuf> {
 fn log(filter: Option<&str>) -> Result<()> {
     let filter = EnvFilter::try_new(filter.unwrap_or("warn"))
         .map_err(|error| Error::new(Kind::Usage, format!("--log: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Else a log that cannot be written, on a full disk say, panics in whichever thread had something to say.
+    log.log_internal_errors(false).init();
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! How agents show themselves: published at their creation, and again when the node's relays have changed.
+//! How agents show themselves: published at their creation, and again when their manifest or the node's relays have
+//! changed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use crate::agent::manifest::Manifest;
 use crate::agent::{AgentId, Lifecycle};
 use crate::engine::shared::Shared;
 use crate::store::backend::BackendError;
-use crate::store::row::Outgoing;
-use crate::store::write::{Verdict, Write};
+use crate::store::row::{AgentRow, Outgoing};
+use crate::store::write::{AgentChange, Verdict, Write};
 
 /// The fact in the store: which relays the agents' lists name.
 const RELAYS: &str = "relays";
@@ -37,6 +38,14 @@ pub(crate) fn events(
         profile::relay_list(author, relays, at),
         profile::dm_relays(author, relays, at),
     ]
+}
+
+/// The writes that publish an agent's profile anew.
+pub(crate) fn publish(row: &AgentRow, manifest: &Manifest, relays: &[RelayUrl], now_ms: u64) -> Vec<Write> {
+    let at_s = row.profile_time_s(now_ms);
+    let events = events(manifest, row.pubkey, relays, Timestamp::from_secs(at_s)).into_iter();
+    let sends = events.map(|event| Write::Send(row.id, Box::new(Outgoing::Event { event }), now_ms));
+    [Write::ChangeAgent(row.id, AgentChange::Profiled(at_s))].into_iter().chain(sends).collect()
 }
 
 /// Renews every agent's lists if the relays are not those of the last time; ends when done, or when `cancel` does.
@@ -70,12 +79,10 @@ async fn renew_all(shared: &Shared, relays: &[RelayUrl]) -> Result<(), BackendEr
         let Some(last) = page.last() else { return Ok(()) };
         from = AgentId(last.id.0 + 1);
         for row in page.into_iter().filter(|row| row.lifecycle != Lifecycle::Terminated) {
-            let at_ms = shared.time.now_ms();
-            let at = Timestamp::from_secs(at_ms / 1000);
             let manifest = shared.manifests.get(&shared.store, row.id, row.version)?;
-            for event in events(&manifest, row.pubkey, relays, at) {
-                let write = Write::Send(row.id, Box::new(Outgoing::Event { event }), at_ms);
-                if let Verdict::Landed(range) = shared.store.write(write).await? {
+            let unit = publish(&row, &manifest, relays, shared.time.now_ms());
+            for verdict in shared.store.commit(unit).await? {
+                if let Verdict::Landed(range) = verdict {
                     shared.outbox.nudge(range);
                 }
             }

@@ -6,12 +6,14 @@ use std::time::Duration;
 use oa_nips::files::{self, Assembler, Code, Frame, FramesKind, Message, OpId, Reply, Request, Verb};
 use oa_nips::hex::Hex;
 use oa_nips::kind;
+use oa_nips::mail::Protocol;
 use oa_nips::nostr::{Filter, Keys, PublicKey, RelayUrl, Timestamp};
 use oa_nips::port::{Ack, Publish, Signer};
 use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_tests::client::forge::now_s;
 use oa_tests::local::{Plot, World};
+use oa_tests::world::eventually;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -182,5 +184,41 @@ async fn long_requests_and_replies_travel_in_frames() {
     let mut part = Request::new(Hex([3; 16]), Verb::Read, "/agents/alice/manifest", Vec::new());
     (part.offset, part.count) = (7, 100);
     assert_eq!(caller.ask(&part).await.unwrap(), &stored.as_bytes()[7..107]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_operator_writes_to_an_agent_and_changes_its_manifest_while_it_lives() {
+    let (world, mut caller, operator) = world().await;
+    let mut me = world.client_of(operator).await.unwrap();
+    caller.ask(&call(1, "/agents/new", "name = \"alice\"\nprogram = \"echo\"")).await.unwrap();
+    let append = |op, body: &str| {
+        Request::new(Hex([op; 16]), Verb::Append, "/agents/alice/inbox/new", body.as_bytes().to_vec())
+    };
+    let put = append(2, r#"{"text": "hello"}"#);
+    let first = caller.ask(&put).await.unwrap();
+    assert_eq!(caller.ask(&put).await.unwrap(), first);
+    assert_eq!(me.next(SOON).await.unwrap().text(), Some("You said: hello"));
+    assert_eq!(caller.ask(&append(3, "hello")).await.unwrap_err().code, Code::InvalidInput);
+    let agent = world.agent("alice").unwrap();
+    assert_eq!(world.store.peer(agent.id, &me.public_key()).unwrap().unwrap().queued, 0);
+
+    let write = |op, body: &str| {
+        Request::new(Hex([op; 16]), Verb::Write, "/agents/alice/manifest", body.as_bytes().to_vec())
+    };
+    let changed = "name = \"alice\"\nprogram = \"echo\"\nabout = \"new\"\n[dm]\npolicy = \"open\"";
+    caller.ask(&write(4, changed)).await.unwrap();
+    let renamed = caller.ask(&write(5, "name = \"bob\"")).await.unwrap_err();
+    assert!(renamed.message.contains("alice"), "{}", renamed.message);
+    let mut stranger = world.client().await.unwrap();
+    let reply = stranger.ask(agent.pubkey, "hi", Protocol::Nip17, SOON).await.unwrap();
+    assert_eq!(reply.text(), Some("You said: hi"), "the new policy is in force");
+    let profile = Filter::new().author(agent.pubkey).kind(kind::METADATA);
+    let shown = async || {
+        let events = me.fetch(&profile, SOON).await?;
+        anyhow::ensure!(events.iter().any(|event| event.content.contains("new")), "{events:?}");
+        Ok(())
+    };
+    eventually(SOON, shown).await.unwrap();
     world.end().await;
 }

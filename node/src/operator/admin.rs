@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use oa_nips::files::{Code, OpError};
+use oa_nips::files::{Code, OpError, Request};
 use oa_nips::hex::Hex;
+use oa_nips::mail::Protocol;
 use oa_nips::nostr::{PublicKey, RelayUrl, Timestamp, ToBech32};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::agent::envelope::{Envelope, Kind};
+use crate::agent::envelope::{Envelope, Kind, Origin};
 use crate::agent::manifest::Manifest;
 use crate::agent::{AgentId, Lifecycle};
 use crate::codes;
@@ -17,6 +18,7 @@ use crate::engine::Engine;
 use crate::engine::shared::Shared;
 use crate::keyring::Addresses;
 use crate::profiles;
+use crate::operator::tree::Keep;
 use crate::store::row::{AgentRow, Claim};
 use crate::store::write::{AgentChange, NewAgent, Poke, Verdict, Write};
 
@@ -82,12 +84,65 @@ impl Admin {
         self.shared.store.agent(id)?.ok_or_else(none)
     }
 
+    /// A message from an operator: `{"text": "…"}`. Its answer goes to the operator by direct message.
+    pub(crate) async fn put_in_inbox(
+        &self,
+        row: &AgentRow,
+        caller: &PublicKey,
+        request: &Request,
+        keep: Keep<'_>,
+    ) -> Result<Vec<u8>, OpError> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct New {
+            text: String,
+        }
+        let New { text } = serde_json::from_slice(&request.body).map_err(|error| {
+            OpError::new(Code::InvalidInput, format!(r#"an inbox takes {{"text": "..."}}: {error}"#))
+        })?;
+        let now_ms = self.shared.time.now_ms();
+        let origin = Origin { peer: *caller, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
+        let envelope = Envelope {
+            origin: Some(origin),
+            text,
+            ..Envelope::from_node(Kind::Dm, &format!("op:{caller}:{}", request.op), now_ms)
+        };
+        let reply = json!({ "id": envelope.id }).to_string().into_bytes();
+        let poke = Write::Poke(Box::new(Poke { agent: row.id, envelope }));
+        self.shared.store.commit(vec![poke, keep(&Ok(reply.clone()))]).await?;
+        self.engine.arrived(row.id).await;
+        Ok(reply)
+    }
+
+    /// A new manifest: the next tick runs under it, and the profile follows.
+    pub(crate) async fn set_manifest(
+        &self,
+        row: &AgentRow,
+        manifest: Manifest,
+        keep: Keep<'_>,
+    ) -> Result<Vec<u8>, OpError> {
+        if manifest.name != row.name {
+            return Err(OpError::new(Code::InvalidInput, format!("manifest: name: {} cannot be renamed", row.name)));
+        }
+        let mut unit = profiles::publish(row, &manifest, &self.published, self.shared.time.now_ms());
+        unit.push(Write::ChangeAgent(row.id, AgentChange::Manifest(Box::new(manifest))));
+        unit.push(keep(&Ok(Vec::new())));
+        let verdicts = self.shared.store.commit(unit).await?;
+        for verdict in verdicts {
+            if let Verdict::Landed(range) = verdict {
+                self.shared.outbox.nudge(range);
+            }
+        }
+        self.engine.arrived(row.id).await;
+        Ok(Vec::new())
+    }
+
     /// A word written to an agent's `ctl`; `keep` lands with what it does.
     pub(crate) async fn ctl(
         &self,
         row: &AgentRow,
         command: &str,
-        keep: &(dyn Fn(&oa_nips::files::Reply) -> Write + Send + Sync),
+        keep: Keep<'_>,
     ) -> Result<Vec<u8>, OpError> {
         let now_ms = self.shared.time.now_ms();
         let (verb, argument) = command.trim().split_once(' ').unwrap_or((command.trim(), ""));

@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | `/agents`, `/agents/<name>` | list, stat | the agents, and what each has |
 //! | `/agents/new` | call | a manifest in TOML → `{"name","npub"}` |
-//! | `/agents/<name>/status`, `manifest` | read | as JSON and TOML |
+//! | `/agents/<name>/status` | read | as JSON |
+//! | `/agents/<name>/manifest` | read, write | as TOML; the name stays |
+//! | `/agents/<name>/inbox/new` | append | `{"text"}`: a message from the operator, answered by direct message |
 //! | `/agents/<name>/ctl` | call | `tick hibernate stop resume remove claim`, `allow NPUB`, `deny NPUB` |
 //! | `/agents/<name>/logs/ticks`, `logs/refused` | read | JSON lines, the newest last |
 //! | `/agents/<name>/deadletter/list`, `/outbox/list` | read | JSON lines |
@@ -49,7 +51,7 @@ pub(super) async fn read(admin: &Admin, request: &Request) -> Reply {
         Verb::Read => {
             let content = file.content(admin)?.ok_or_else(|| match file.file_type() {
                 FileType::Dir => OpError::new(Code::IsDir, format!("{path} is a folder")),
-                _ => OpError::new(Code::PermissionDenied, format!("{path} is to be called, not read")),
+                _ => OpError::new(Code::PermissionDenied, format!("{path} is not to be read")),
             })?;
             let from = usize::try_from(request.offset).unwrap_or(usize::MAX).min(content.len());
             let count = if request.count == 0 { usize::MAX } else { usize::try_from(request.count).unwrap_or(usize::MAX) };
@@ -80,6 +82,12 @@ pub(super) async fn change(admin: &Admin, caller: &PublicKey, request: &Request,
             Ok(created(&name, &pubkey))
         }
         (Verb::Call, Place::Ctl(row)) => admin.ctl(&row, &text()?, keep).await,
+        (Verb::Append, Place::InboxNew(row)) => admin.put_in_inbox(&row, caller, request, keep).await,
+        (Verb::Write, Place::Manifest(row)) => {
+            let manifest = Manifest::parse(&text()?)
+                .map_err(|error| OpError::new(Code::InvalidInput, format!("manifest: {error}")))?;
+            admin.set_manifest(&row, manifest, keep).await
+        }
         (verb, _) => Err(unavailable(verb, &path)),
     }
 }
@@ -101,6 +109,8 @@ enum Place {
     Agent,
     AgentFolder(&'static [(&'static str, FileType)]),
     Ctl(Box<AgentRow>),
+    InboxNew(Box<AgentRow>),
+    Manifest(Box<AgentRow>),
     Value(Box<AgentRow>, fn(&Admin, &AgentRow) -> Result<Vec<u8>, OpError>),
     State(Box<AgentRow>, Path),
     Node,
@@ -108,10 +118,11 @@ enum Place {
     NodeVersion,
 }
 
-const AGENT: [(&str, FileType); 9] = [
+const AGENT: [(&str, FileType); 10] = [
     ("ctl", FileType::Call),
     ("deadletter", FileType::Dir),
     ("goals", FileType::Dir),
+    ("inbox", FileType::Dir),
     ("logs", FileType::Dir),
     ("manifest", FileType::Value),
     ("memory", FileType::Dir),
@@ -120,6 +131,7 @@ const AGENT: [(&str, FileType); 9] = [
     ("status", FileType::Value),
 ];
 const LOGS: [(&str, FileType); 2] = [("refused", FileType::Value), ("ticks", FileType::Value)];
+const INBOX: [(&str, FileType); 1] = [("new", FileType::Append)];
 const LISTED: [(&str, FileType); 1] = [("list", FileType::Value)];
 
 impl Place {
@@ -133,7 +145,9 @@ impl Place {
             ["agents", name] => admin.named(name).map(|_| Self::Agent),
             ["agents", name, "ctl"] => Ok(Self::Ctl(Box::new(admin.named(name)?))),
             ["agents", name, "status"] => value(name, status),
-            ["agents", name, "manifest"] => value(name, manifest),
+            ["agents", name, "manifest"] => Ok(Self::Manifest(Box::new(admin.named(name)?))),
+            ["agents", name, "inbox"] => admin.named(name).map(|_| Self::AgentFolder(&INBOX)),
+            ["agents", name, "inbox", "new"] => Ok(Self::InboxNew(Box::new(admin.named(name)?))),
             ["agents", name, "logs"] => admin.named(name).map(|_| Self::AgentFolder(&LOGS)),
             ["agents", name, "logs", "ticks"] => value(name, ticks),
             ["agents", name, "logs", "refused"] => value(name, refused),
@@ -157,7 +171,8 @@ impl Place {
             Self::Root | Self::Agents | Self::Agent | Self::AgentFolder(_) | Self::Node => FileType::Dir,
             Self::New | Self::Ctl(_) => FileType::Call,
             Self::State(_, path) if path.components().count() == 1 => FileType::Dir,
-            Self::State(..) | Self::Value(..) | Self::NodeStatus | Self::NodeVersion => FileType::Value,
+            Self::InboxNew(_) => FileType::Append,
+            Self::State(..) | Self::Value(..) | Self::Manifest(_) | Self::NodeStatus | Self::NodeVersion => FileType::Value,
         }
     }
 
@@ -181,6 +196,7 @@ impl Place {
     fn content(&self, admin: &Admin) -> Result<Option<Vec<u8>>, OpError> {
         match self {
             Self::Value(row, read) => read(admin, row).map(Some),
+            Self::Manifest(row) => manifest(admin, row).map(Some),
             Self::State(row, path) => {
                 let files = world::Files { store: admin.shared.store.clone(), agent: row.id };
                 let content = files.read(path).map_err(|reason| OpError::new(Code::Io, reason))?;

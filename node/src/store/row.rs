@@ -53,6 +53,16 @@ pub struct AgentRow {
     pub refused_next: u64,
     /// Failures in a row of its program.
     pub failures: u32,
+    /// The time of its last profile events, which grows strictly: seconds since 1970.
+    #[serde(default)]
+    pub profiled_at_s: u64,
+}
+
+impl AgentRow {
+    /// A time for profile events that relays take as newer than the last: seconds since 1970.
+    pub(crate) fn profile_time_s(&self, now_ms: u64) -> u64 {
+        (now_ms / 1000).max(self.profiled_at_s + 1)
+    }
 }
 
 /// A one-time code.

@@ -59,6 +59,7 @@ impl NewAgent {
             dead_next: 0,
             refused_next: 0,
             failures: 0,
+            profiled_at_s: self.at_ms / 1000,
         };
         let created = Envelope::from_node(Kind::Created, &format!("created:{}", self.id), self.at_ms);
         tick::enqueue(tx, &mut row, created, false);
@@ -82,6 +83,8 @@ pub enum AgentChange {
     Owner(Option<PublicKey>),
     /// Has a new manifest of the same name.
     Manifest(Box<Manifest>),
+    /// Shows itself anew, at this time in seconds since 1970.
+    Profiled(u64),
     /// Lets somebody in, or not any more.
     Allow(PublicKey, bool),
     /// May be claimed with a code.
@@ -115,6 +118,10 @@ impl AgentChange {
                     row.owner = Some(owner.0);
                 }
                 tx.put_bytes(Table::Manifests, key::agent(id), manifest.to_toml().into_bytes());
+            }
+            Self::Profiled(at_s) => {
+                bumps = false;
+                row.profiled_at_s = row.profiled_at_s.max(at_s);
             }
             Self::Allow(peer, allowed) => {
                 let mut known: Peer = tx.get(Table::Peers, &key::peer(id, &peer))?.unwrap_or_default();

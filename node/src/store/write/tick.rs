@@ -211,6 +211,12 @@ impl Poke {
             return Ok(Verdict::Duplicate);
         }
         tx.put_bytes(Table::Seen, seen, (self.envelope.sent_at_ms / 1000).to_be_bytes().to_vec());
+        if let Some(sender) = self.envelope.sender() {
+            let peer_key = key::peer(self.agent, &sender);
+            let mut peer: Peer = tx.get(Table::Peers, &peer_key)?.unwrap_or_default();
+            peer.queued += 1;
+            tx.put(Table::Peers, peer_key, &peer);
+        }
         let seq = enqueue(tx, &mut row, self.envelope, false);
         tx.put(Table::Agents, key::agent(self.agent), &row);
         Ok(Verdict::Queued(seq))

@@ -1,0 +1,57 @@
+//! `oa connect`: remember a remote node in this home.
+
+use std::path::Path;
+
+use oa_nips::nostr::{Keys, PublicKey};
+use oa_node::agent::manifest::Npub;
+use oa_node::home::Home;
+use oa_node::signer::KeyFile;
+use serde_json::json;
+
+use crate::args::Connect;
+use crate::client::Remembered;
+use crate::commands::{public_key, stdin};
+use crate::config::relay_url;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result, chain};
+use crate::host::{home_error, npub, operator_key};
+
+pub(crate) fn run(context: &Context, args: Connect) -> Result<()> {
+    let node = public_key(&args.node)?;
+    let relay = relay_url(&args.relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
+    let home = Home::prepare(&context.home).map_err(home_error)?;
+    let me = match &args.key_file {
+        Some(file) => import(&home, file)?,
+        None => operator_key(&home)?,
+    };
+    Remembered { relay: relay.clone(), node: Npub(node) }.save(&home.client())?;
+    let output = context.output;
+    output.object(&json!({ "node": npub(&node), "relay": relay, "operator": npub(&me) }));
+    output.say(format!("This home now speaks to {} on {relay}, as", npub(&node)));
+    output.say(format!("  {}", npub(&me)));
+    output.say("The node listens if that key is among the operators in its config.toml.");
+    Ok(())
+}
+
+/// Takes a key over into the home; never over another one.
+fn import(home: &Home, file: &Path) -> Result<PublicKey> {
+    let failed = |message: String, hint| Error { kind: Kind::Failed, message, hint };
+    let keys = if file.as_os_str() == "-" {
+        let text = stdin()?;
+        Keys::parse(text.trim()).map_err(|_| Error::new(Kind::Usage, "stdin holds neither an nsec nor 64 hex digits"))?
+    } else {
+        KeyFile::load(file).map_err(|error| failed(chain(&error), error.hint()))?.keys().clone()
+    };
+    let path = home.operator_key();
+    if path.exists() {
+        let kept = KeyFile::load(&path).map_err(|error| failed(chain(&error), error.hint()))?;
+        if kept.keys().public_key() != keys.public_key() {
+            let message = format!("{} holds another key", path.display());
+            return Err(Error::new(Kind::Failed, message).hint("choose another --home for this node"));
+        }
+        return Ok(kept.keys().public_key());
+    }
+    KeyFile::save(&path, keys)
+        .map(|key| key.keys().public_key())
+        .map_err(|error| failed(chain(&error), error.hint()))
+}
