@@ -14,6 +14,8 @@ use oa_node::drivers::nostr::{Config, Incoming, Keyring, Ledger, Pool, RelaySpec
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+/// An hour in seconds.
+pub(crate) const HOUR_S: u64 = 3600;
 /// No test waits longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -267,4 +269,23 @@ pub(crate) fn event(
 
 pub(crate) fn ids(events: &[Event]) -> HashSet<EventId> {
     events.iter().map(|event| event.id).collect()
+}
+
+/// Events of one author, a second apart, for each of `to` in turn.
+pub(crate) fn letters(to: &[PublicKey], n: usize, newest_back_s: u64) -> Vec<Event> {
+    let author = Keys::generate();
+    let one = |i: usize| wrap(&author, to[i % to.len()], newest_back_s + i as u64, &format!("{i}"));
+    (0..n).map(one).collect()
+}
+
+/// One relay, swept on connect and then for a reason only.
+pub(crate) fn rarely_swept(relay: &RelayUrl) -> Config {
+    let mut config = config(std::slice::from_ref(relay));
+    config.sweep = Some(SweepConfig::default());
+    config
+}
+
+/// A text for nobody.
+pub(crate) fn note(text: &str) -> Event {
+    EventBuilder::text_note(text).sign_with_keys(&Keys::generate()).unwrap()
 }

@@ -244,6 +244,7 @@ impl Session {
         loop {
             // Serial, as real relays are: while an answer is being written nothing is read.
             let answers = tokio::select! {
+                biased;
                 Some(event) = events.recv() => self.live(&event),
                 message = stream.next() => match message {
                     Some(Ok(Message::Text(text))) => self.take(&text).await,
