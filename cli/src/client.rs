@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use oa_nips::files::{self, Assembler, Frame, FramesKind, OpId, Reply, Request, Verb};
 use oa_nips::hex::Hex;
+use oa_nips::kind;
 use oa_nips::mail::{self, Draft, Mail, Protocol};
 use oa_nips::nostr::{Event, EventId, Filter, PublicKey, RelayUrl, Timestamp};
 use oa_nips::port::{Ack, Publish, Signer};
-use oa_nips::kind;
 use oa_node::agent::manifest::Npub;
 use oa_node::codes;
 use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
@@ -99,8 +99,11 @@ impl Client {
     /// When the home knows no node or key, or the relay is away.
     pub(crate) async fn connect(client_file: &Path, key_file: &Path) -> Result<Self> {
         let remembered = Remembered::load(client_file)?;
-        let key = KeyFile::load(key_file)
-            .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() })?;
+        let key = KeyFile::load(key_file).map_err(|error| Error {
+            kind: Kind::Failed,
+            message: chain(&error),
+            hint: error.hint(),
+        })?;
         let signer = LocalSigner::new(key.keys().clone(), Conversations::default());
         let me = signer.public_key();
         let (sender, incoming) = mpsc::channel(INCOMING);
@@ -114,8 +117,9 @@ impl Client {
         let since = Timestamp::from_secs(now_s.saturating_sub(mail::BACKDATE_S_MAX + 3600));
         pool.stand("dm", Filter::new().kinds([kind::WRAP, kind::LEGACY_DM]).pubkey(me).since(since).limit(1));
         if pool.ready(1, CONNECT_DEADLINE).await == 0 {
-            return Err(Error::new(Kind::TimedOut, format!("no connection to {}", remembered.relay))
-                .hint("is the node running? `oa up` or `oa-node run` starts it; client.json names the relay"));
+            return Err(Error::new(Kind::TimedOut, format!("no connection to {}", remembered.relay)).hint(
+                "is the node running? `oa up` or `oa-node run` starts it; client.json names the relay",
+            ));
         }
         Ok(Self { remembered, signer, pool, incoming })
     }

@@ -14,9 +14,9 @@ use std::io::Read;
 use oa_node::home::Home;
 
 use crate::client::Client;
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::host::home_error;
-use crate::context::Context;
 
 /// The longest text read from stdin, in bytes.
 const STDIN_MAX: u64 = 16 * 1024 * 1024;

@@ -6,6 +6,8 @@ use std::path::Path;
 use oa_nips::nostr::RelayUrl;
 use oa_node::agent::manifest::{Manifest, Npub};
 use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Kind, Result};
 
@@ -95,17 +97,48 @@ impl Config {
     /// Names line and key.
     pub(crate) fn parse(text: &str) -> std::result::Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim().to_owned())?;
+        let wrong = |key: &str, error: String| format!("line {}: {key}: {error}", line(text, key));
         for (n, agent) in config.agents.iter().enumerate() {
-            agent.check().map_err(|error| format!("agents[{n}].{error}"))?;
+            agent.check().map_err(|error| {
+                let error = error.to_string();
+                let (key, reason) = error.split_once(": ").unwrap_or(("name", &error));
+                wrong(&format!("agents.{n}.{key}"), reason.to_owned())
+            })?;
+            if config.agents.iter().take(n).any(|other| other.name == agent.name) {
+                return Err(wrong(&format!("agents.{n}.name"), format!("{:?} is there already", agent.name)));
+            }
         }
-        for url in config.relays.iter().chain(&config.relay.url) {
-            relay_url(url).map_err(|error| format!("relays: {error}"))?;
+        for (n, url) in config.relays.iter().enumerate() {
+            relay_url(url).map_err(|error| wrong(&format!("relays.{n}"), error))?;
+        }
+        if let Some(url) = &config.relay.url {
+            relay_url(url).map_err(|error| wrong("relay.url", error))?;
         }
         if !config.relay.enabled && config.relays.is_empty() {
-            return Err("relays: there is none, and relay.enabled is false".to_owned());
+            return Err(wrong("relay.enabled", "is false, and there are no relays".to_owned()));
         }
         Ok(config)
     }
+}
+
+/// The line of a dotted key such as `agents.0.name`, or of the nearest thing above it.
+fn line(text: &str, key: &str) -> usize {
+    let mut at = 0;
+    if let Ok(table) = DeTable::parse(text) {
+        let mut here = Some(DeValue::Table(table.into_inner()));
+        for part in key.split('.') {
+            let next = match here {
+                Some(DeValue::Table(table)) => {
+                    table.into_iter().find(|(name, _)| name.get_ref() == part).map(|(_, value)| value)
+                }
+                Some(DeValue::Array(array)) => part.parse().ok().and_then(|n| array.into_iter().nth(n)),
+                _ => None,
+            };
+            at = next.as_ref().map_or(at, |next| next.span().start);
+            here = next.map(Spanned::into_inner);
+        }
+    }
+    text.get(..at).unwrap_or_default().matches('\n').count() + 1
 }
 
 /// Reads a relay's address.
@@ -118,9 +151,8 @@ pub(crate) fn relay_url(url: &str) -> std::result::Result<RelayUrl, String> {
 
 /// The file that `oa-node init` writes.
 pub(crate) fn template(operators: &[Npub], relays: &[String]) -> String {
-    let list = |items: Vec<String>| {
-        items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ")
-    };
+    let list =
+        |items: Vec<String>| items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ");
     let operators = list(operators.iter().map(ToString::to_string).collect());
     format!(
         r#"# oa-node: what this node is and where. Read at start; a change takes effect with the next.
@@ -182,7 +214,13 @@ mod tests {
         let relay = Config::parse("relays = [\"example.com\"]\n").unwrap_err();
         assert!(relay.contains("example.com"), "{relay}");
         let agent = Config::parse("[[agents]]\nname = \"A b\"\n").unwrap_err();
-        assert!(agent.contains("agents[0].name"), "{agent}");
-        assert!(Config::parse("[relay]\nenabled = false\n").is_err());
+        assert!(agent.starts_with("line 2: agents.0.name: "), "{agent}");
+        let off = Config::parse("[relay]\nenabled = false\n").unwrap_err();
+        assert!(off.starts_with("line 2: relay.enabled: "), "{off}");
+        let twice = "[[agents]]\nname = \"a\"\n\n[[agents]]\nprogram = \"echo\"\nname = \"a\"\n";
+        let twice = Config::parse(twice).unwrap_err();
+        assert!(twice.starts_with("line 6: agents.1.name: "), "{twice}");
+        // What is left out is looked for where it would be.
+        assert_eq!(line("\n[[agents]]\nname = \"a\"\n", "agents.0.program"), 2);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use crate::output::Output;
 
 /// What every command is given.
@@ -11,17 +13,25 @@ pub(crate) struct Context {
     pub(crate) output: Output,
 }
 
-/// Ends with Ctrl-C or SIGTERM.
-pub(crate) async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
+/// Ctrl-C and SIGTERM, caught from when this is made: a signal that comes while things start is not lost.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Catches them from now on.
+    pub(crate) fn catch() -> std::io::Result<Self> {
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate })
+    }
+
+    /// Ends with the first.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-        // Without signals a node runs until it is killed, which it survives.
-        Err(_) => std::future::pending().await,
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use oa_nips::files::{Code, OpError};
+use oa_node::node::StartError;
+use oa_node::store::backend::BackendError;
 
 /// Which exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +93,34 @@ impl From<OpError> for Error {
             _ => Kind::Failed,
         };
         Self::new(kind, error.message)
+    }
+}
+
+impl From<BackendError> for Error {
+    fn from(error: BackendError) -> Self {
+        let hint = match &error {
+            BackendError::DiskFull { .. } => "make room and start again; nothing was lost",
+            BackendError::Corrupt { .. } => "nothing was changed; put back a copy of the home from before",
+            BackendError::NewerFormat { .. } => "a newer oa wrote it, and nothing was changed: run that one",
+            BackendError::Stopped(_) | BackendError::Io { .. } => {
+                "nothing was changed; see what the message names"
+            }
+        };
+        Self::new(Kind::Failed, chain(&error)).hint(hint)
+    }
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        let message = chain(&error);
+        match error {
+            StartError::Store(error) => error.into(),
+            StartError::NoRelay => {
+                Self::new(Kind::Usage, message).hint("name one in config.toml, or with --relay")
+            }
+            StartError::OtherNode { .. } => Self::new(Kind::Failed, message)
+                .hint("put back the seed it was made with, or choose another home"),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::client::Remembered;
+use crate::context::Signals;
 use crate::error::{Error, Kind, Result, chain};
 use crate::output::Output;
 
@@ -86,16 +87,25 @@ pub(crate) fn home_error(error: HomeError) -> Error {
 /// When it cannot be read or written.
 pub(crate) fn seed(home: &Home) -> Result<Seed> {
     if home.seed().exists() {
-        return Seed::load(&home.seed())
-            .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() });
+        return Seed::load(&home.seed()).map_err(|error| Error {
+            kind: Kind::Failed,
+            message: chain(&error),
+            hint: error.hint(),
+        });
     }
     if home.db().exists() {
-        let message = format!("{} is gone, but there is a database of agents made from it", home.seed().display());
-        return Err(Error::new(Kind::Failed, message).hint("put the seed file back; agents are nothing without it"));
+        let message =
+            format!("{} is gone, but there is a database of agents made from it", home.seed().display());
+        return Err(
+            Error::new(Kind::Failed, message).hint("put the seed file back; agents are nothing without it")
+        );
     }
     let seed = Seed::generate();
-    seed.save(&home.seed())
-        .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() })?;
+    seed.save(&home.seed()).map_err(|error| Error {
+        kind: Kind::Failed,
+        message: chain(&error),
+        hint: error.hint(),
+    })?;
     Ok(seed)
 }
 
@@ -106,13 +116,17 @@ pub(crate) fn seed(home: &Home) -> Result<Seed> {
 pub(crate) fn operator_key(home: &Home) -> Result<PublicKey> {
     let path = home.operator_key();
     if path.exists() {
-        return KeyFile::load(&path)
-            .map(|key| key.keys().public_key())
-            .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() });
+        return KeyFile::load(&path).map(|key| key.keys().public_key()).map_err(|error| Error {
+            kind: Kind::Failed,
+            message: chain(&error),
+            hint: error.hint(),
+        });
     }
-    KeyFile::save(&path, Keys::generate())
-        .map(|key| key.keys().public_key())
-        .map_err(|error| Error { kind: Kind::Failed, message: chain(&error), hint: error.hint() })
+    KeyFile::save(&path, Keys::generate()).map(|key| key.keys().public_key()).map_err(|error| Error {
+        kind: Kind::Failed,
+        message: chain(&error),
+        hint: error.hint(),
+    })
 }
 
 /// Starts the bundled relay.
@@ -139,17 +153,15 @@ impl Host {
     /// What cannot be started, and what to do about it.
     pub(crate) async fn start(home: Home, plan: Plan) -> Result<Self> {
         let seed = seed(&home)?;
-        let backend = SqliteBackend::open(&home.db()).map_err(|error| {
-            Error::new(Kind::Failed, chain(&error)).hint("nothing was changed; see what the message names")
-        })?;
-        let store = Store::new(Arc::new(backend))?;
+        let store = Store::new(Arc::new(SqliteBackend::open(&home.db())?))?;
         let relay = match plan.relay {
             Some((listen, _)) => Some(start_relay(listen, StoreConfig::Lmdb(home.relay())).await?),
             None => None,
         };
         let mut relays = Vec::new();
         if let (Some(relay), Some((_, wide))) = (&relay, plan.relay) {
-            let url = RelayUrl::parse(&relay.url()).map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
+            let url =
+                RelayUrl::parse(&relay.url()).map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
             relays.push(RelaySpec { url, wide });
         }
         relays.extend(plan.relays.iter().map(|url| RelaySpec { url: url.clone(), wide: false }));
@@ -159,7 +171,7 @@ impl Host {
         };
         let published = published(&plan, relay.as_ref(), &relays);
         let is_reachable = published.iter().any(|url| !is_local(url));
-        let addresses = Arc::new(Addresses::load(&store).map_err(|e| Error::new(Kind::Failed, chain(&e)))?);
+        let addresses = Arc::new(Addresses::load(&store)?);
         let parts = Parts {
             store,
             keyring: Arc::new(SeedKeyring::new(seed, addresses.clone())),
@@ -175,7 +187,7 @@ impl Host {
             published: published.clone(),
             ..node::Config::new(relays)
         };
-        let node = Node::start(config, parts).await.map_err(|error| Error::new(Kind::Failed, chain(&error)))?;
+        let node = Node::start(config, parts).await?;
         for manifest in plan.agents {
             node.ensure_agent(manifest).await?;
         }
@@ -191,13 +203,12 @@ impl Host {
     ///
     /// # Errors
     /// When the node could not go on.
-    pub(crate) async fn run(self, output: Output) -> Result<()> {
+    pub(crate) async fn run(self, output: Output, mut signals: Signals) -> Result<()> {
         let mut notices = self.node.notices();
-        let mut signal = std::pin::pin!(crate::context::signal());
         let failed = loop {
             tokio::select! {
                 biased;
-                () = &mut signal => break false,
+                () = signals.next() => break false,
                 () = self.node.failed() => break true,
                 notice = notices.recv() => match notice {
                     Ok(notice) => tell(output, &notice),
@@ -218,7 +229,10 @@ impl Host {
             }
         });
         if ended.await.is_err() {
-            return Err(Error::new(Kind::Failed, "could not end in time; nothing is lost, the next start goes on"));
+            return Err(Error::new(
+                Kind::Failed,
+                "could not end in time; nothing is lost, the next start goes on",
+            ));
         }
         if failed {
             return Err(Error::new(Kind::Failed, "the node's database can no longer be written")
@@ -234,7 +248,9 @@ fn published(plan: &Plan, relay: Option<&Relay>, relays: &[RelaySpec]) -> Vec<Re
     let bundled = match (&plan.relay_url, relay, plan.relay) {
         (Some(url), ..) => Some(url.clone()),
         (None, Some(relay), Some((listen, _))) if listen.ip().is_unspecified() => {
-            lan_address().and_then(|ip| RelayUrl::parse(&format!("ws://{}", SocketAddr::new(ip, relay.local_addr().port()))).ok())
+            lan_address().and_then(|ip| {
+                RelayUrl::parse(&format!("ws://{}", SocketAddr::new(ip, relay.local_addr().port()))).ok()
+            })
         }
         (None, Some(relay), _) => RelayUrl::parse(&relay.url()).ok(),
         (None, None, _) => None,
@@ -260,7 +276,8 @@ fn is_local(url: &RelayUrl) -> bool {
 }
 
 fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn tell(output: Output, notice: &Notice) {
@@ -280,7 +297,9 @@ fn tell(output: Output, notice: &Notice) {
             let from = from.as_deref().map_or_else(|| "somebody".to_owned(), short);
             output.note(format!("{agent}: refused mail from {from}: {reason}"));
         }
-        Notice::Lifecycle { agent, lifecycle, reason } => output.note(format!("{agent} is {lifecycle}: {reason}")),
+        Notice::Lifecycle { agent, lifecycle, reason } => {
+            output.note(format!("{agent} is {lifecycle}: {reason}"))
+        }
         Notice::RelayDown { relay, reason } => output.note(format!("{relay} is away: {reason}")),
         Notice::Error { message } => output.note(format!("error: {message}")),
         Notice::Tick { .. } | Notice::RelayUp { .. } => {}

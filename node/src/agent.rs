@@ -42,11 +42,6 @@ impl Lifecycle {
     pub fn ticks(self) -> bool {
         matches!(self, Self::Creating | Self::Active | Self::Dormant)
     }
-
-    /// Whether mail is still taken in.
-    pub fn takes_mail(self) -> bool {
-        self != Self::Terminated
-    }
 }
 
 impl fmt::Display for Lifecycle {

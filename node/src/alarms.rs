@@ -30,7 +30,7 @@ pub(crate) fn start(shared: Arc<Shared>, engine: Engine, cancel: CancellationTok
                 () = cancel.cancelled() => return,
                 _ = look.tick() => {}
             }
-            while let Ok(true) = fire_due(&shared, &engine).await {}
+            while !cancel.is_cancelled() && fire_due(&shared, &engine).await.is_ok_and(|more| more) {}
         }
     })
 }
@@ -41,17 +41,30 @@ async fn fire_due(shared: &Shared, engine: &Engine) -> Result<bool, BackendError
     let mut due = shared.store.alarms_due(BATCH)?;
     due.retain(|alarm| alarm.due_ms <= now_ms);
     let is_full = due.len() == BATCH;
+    // Handed in together, so that those due at nine share a flush.
+    let mut firing = Vec::new();
     for alarm in due {
-        if let Err(error) = fire(shared, engine, &alarm, now_ms).await {
-            tracing::error!(agent = %alarm.agent, alarm = alarm.id, %error, "alarm not fired");
-            return Err(error);
+        if let Some(write) = fire(shared, &alarm, now_ms)? {
+            firing.push((alarm, shared.store.submit(vec![write]).await));
+        }
+    }
+    for (alarm, pending) in firing {
+        match pending.verdicts().await {
+            Ok(verdicts) if matches!(verdicts.first(), Some(Verdict::Queued(_))) => {
+                engine.arrived(alarm.agent).await
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(agent = %alarm.agent, alarm = alarm.id, %error, "alarm not fired");
+                return Err(error);
+            }
         }
     }
     Ok(is_full)
 }
 
-async fn fire(shared: &Shared, engine: &Engine, due: &Due, now_ms: u64) -> Result<(), BackendError> {
-    let Some(alarm) = shared.store.alarm(due.agent, &due.id)? else { return Ok(()) };
+fn fire(shared: &Shared, due: &Due, now_ms: u64) -> Result<Option<Write>, BackendError> {
+    let Some(alarm) = shared.store.alarm(due.agent, &due.id)? else { return Ok(None) };
     let fired = alarm::fire(&alarm, now_ms);
     let origin = alarm.origin.clone().and_then(|origin| serde_json::from_value(origin).ok());
     let told = AlarmFired { id: due.id.clone(), due: fired.due_ms / 1000, missed: fired.missed };
@@ -62,9 +75,5 @@ async fn fire(shared: &Shared, engine: &Engine, due: &Due, now_ms: u64) -> Resul
         envelope: Envelope::from_alarm(due.agent, told, alarm.text.clone(), origin, now_ms),
         next: fired.next,
     };
-    let verdicts = shared.store.write(Write::Fire(Box::new(firing))).await?;
-    if matches!(verdicts, Verdict::Queued(_)) {
-        engine.arrived(due.agent).await;
-    }
-    Ok(())
+    Ok(Some(Write::Fire(Box::new(firing))))
 }

@@ -11,7 +11,12 @@ const LETTERS: usize = 6;
 
 /// A fresh code.
 pub fn code() -> String {
-    random().iter().take(LETTERS).filter_map(|byte| ALPHABET.get(usize::from(byte % 32))).map(|c| char::from(*c)).collect()
+    random()
+        .iter()
+        .take(LETTERS)
+        .filter_map(|byte| ALPHABET.get(usize::from(byte % 32)))
+        .map(|c| char::from(*c))
+        .collect()
 }
 
 /// What is stored of a code: the SHA-256 of its letters in upper case, without anything else in it.

@@ -13,9 +13,11 @@ mod worker;
 pub(crate) mod world;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,8 @@ use crate::store::write::{Poke, Write};
 pub const WORKERS: usize = running::SLOTS;
 /// Arrivals waiting for the actor; a sender waits when it is full.
 const ARRIVALS: usize = 4096;
+/// Agents sent to sleep at once: one flush.
+const DOZE_MAX: usize = 256;
 /// How long a shutdown waits for ticks that run.
 const DRAIN: Duration = Duration::from_secs(35);
 
@@ -82,7 +86,8 @@ struct Actor {
 
 impl Actor {
     async fn run(mut self, mut queue: mpsc::Receiver<AgentId>, cancel: CancellationToken) {
-        let mut doze = tokio::time::interval(Duration::from_millis((self.dormant_after_ms / 4).clamp(50, 30_000)));
+        let mut doze =
+            tokio::time::interval(Duration::from_millis((self.dormant_after_ms / 4).clamp(50, 30_000)));
         let mut arrived = Vec::new();
         loop {
             self.fill();
@@ -112,7 +117,13 @@ impl Actor {
     fn fill(&mut self) {
         while let Some(agent) = self.schedule.start() {
             let (shared, blocked) = (self.shared.clone(), self.blocked.clone());
-            self.workers.spawn(async move { (agent, worker::work(&shared, &blocked, agent).await) });
+            self.workers.spawn(async move {
+                // Program panics are caught in the tick; one of our own must not keep the agent from ever ticking.
+                let work = AssertUnwindSafe(worker::work(&shared, &blocked, agent)).catch_unwind().await;
+                let after_panic =
+                    |_| Left::Until(shared.time.now_ms().saturating_add(worker::AFTER_ERROR_MS));
+                (agent, work.unwrap_or_else(after_panic))
+            });
         }
     }
 
@@ -125,14 +136,20 @@ impl Actor {
     async fn doze(&mut self) {
         let now_ms = self.shared.time.now_ms();
         let idle_ms = self.dormant_after_ms;
-        let tired: Vec<_> = self.awake.extract_if(|_, last_ms| now_ms.saturating_sub(*last_ms) >= idle_ms).collect();
+        let is_tired = |last_ms: u64| now_ms.saturating_sub(last_ms) >= idle_ms;
+        let tired: Vec<_> = self.awake.extract_if(|_, last_ms| is_tired(*last_ms)).take(DOZE_MAX).collect();
+        let mut dozing = Vec::new();
         for (agent, last_ms) in tired {
             let envelope = Envelope::from_node(Kind::Sleep, &format!("sleep:{agent}:{last_ms}"), now_ms);
             let active = self.shared.store.agent(agent).ok().flatten();
             if active.is_none_or(|row| row.lifecycle != crate::agent::Lifecycle::Active) {
                 continue;
             }
-            if self.shared.store.write(Write::Poke(Box::new(Poke { agent, envelope }))).await.is_ok() {
+            let poke = Write::Poke(Box::new(Poke { agent, envelope }));
+            dozing.push((agent, self.shared.store.submit(vec![poke]).await));
+        }
+        for (agent, pending) in dozing {
+            if pending.verdicts().await.is_ok() {
                 self.schedule.arrived(agent);
             }
         }

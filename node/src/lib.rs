@@ -4,8 +4,8 @@
 //! [`store`]. The [`engine`] gives each envelope its tick: a [`program`] works on a [`namespace`], and what it did is
 //! committed as one unit. The [`outbox`] carries what the unit says to relays. [`node::Node`] wires it all.
 
-mod alarms;
 pub mod agent;
+mod alarms;
 pub mod codes;
 pub mod drivers;
 pub mod engine;

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::drivers::nostr::{Incoming, Sweep};
 use crate::agent::mailbox::FLOOR_BEHIND_S;
+use crate::drivers::nostr::{Incoming, Sweep};
 use crate::engine::Engine;
 use crate::engine::shared::Shared;
 use crate::mailin::open::{Opened, open};
@@ -44,11 +44,15 @@ pub(crate) struct MailIn {
     pub(crate) relays: Vec<RelayUrl>,
     /// Told when nothing more can come.
     pub(crate) ended: CancellationToken,
+    /// Tells that no mail is taken in any more.
+    pub(crate) deaf: CancellationToken,
 }
 
 /// Starts taking mail in; ends with [`MailIn::ended`], after what has come until then.
 pub(crate) fn start(mailin: MailIn, incoming: mpsc::Receiver<Incoming>) -> JoinHandle<()> {
     tokio::spawn(async move {
+        // However it ends: a node that hears nothing must not look alive.
+        let _deaf = mailin.deaf.clone().drop_guard();
         if let Err(error) = mailin.run(incoming).await {
             tracing::error!(%error, "mail can no longer be taken in");
         }
@@ -62,7 +66,8 @@ impl MailIn {
     async fn run(self, mut incoming: mpsc::Receiver<Incoming>) -> Result<(), BackendError> {
         let mut opening: VecDeque<(RelayUrl, Opening)> = VecDeque::new();
         let mut pending: VecDeque<(Pending, decide::Decided)> = VecDeque::new();
-        loop {
+        let mut is_over = false;
+        while !is_over || !opening.is_empty() {
             tokio::select! {
                 biased;
                 () = self.ended.cancelled(), if !incoming.is_closed() => incoming.close(),
@@ -71,7 +76,7 @@ impl MailIn {
                     self.take(opened, Some(&relay), &mut pending).await?;
                 }
                 verdicts = next_verdicts(&mut pending) => self.settled(verdicts?).await,
-                next = incoming.recv(), if opening.len() < OPENING && pending.len() < PENDING => match next {
+                next = incoming.recv(), if !is_over && opening.len() < OPENING && pending.len() < PENDING => match next {
                     Some(Incoming::Event { relay, event }) if event.kind == kind::FILES_REQUEST => {
                         // A full queue means the node is busy; the caller sends again.
                         if self.requests.try_send((relay, *event)).is_err() {
@@ -97,15 +102,11 @@ impl MailIn {
                     Some(Incoming::Down { relay, reason }) => {
                         self.shared.notices.tell(|| Notice::RelayDown { relay: relay.to_string(), reason });
                     }
-                    None => break,
+                    None => is_over = true,
                 },
             }
         }
-        while !pending.is_empty() {
-            let verdicts = next_verdicts(&mut pending).await?;
-            self.settled(verdicts).await;
-        }
-        Ok(())
+        self.drain(&mut pending, 0).await
     }
 
     fn spawn_open(&self, event: Event, is_verified: bool) -> Opening {
@@ -113,21 +114,39 @@ impl MailIn {
         tokio::spawn(async move { open(&shared, event, is_verified).await })
     }
 
-    /// Decides about one opened event and hands the decision to the store.
+    /// Decides about one opened event and hands the decision to the store; answers whether it could.
     async fn take(
         &self,
         opened: Opened,
         relay: Option<&RelayUrl>,
         pending: &mut VecDeque<(Pending, decide::Decided)>,
-    ) -> Result<(), BackendError> {
-        let Some(decided) = decide::decide(&self.shared, opened, relay)? else { return Ok(()) };
+    ) -> Result<bool, BackendError> {
+        let decided = match decide::decide(&self.shared, opened, relay) {
+            Ok(Some(decided)) => decided,
+            Ok(None) => return Ok(true),
+            Err(error) => {
+                // What cannot be decided about one agent is not decided; the next sweep brings it again.
+                tracing::error!(%error, "mail left for later");
+                return Ok(false);
+            }
+        };
         #[cfg(feature = "planted-bugs")]
         self.acknowledge_before_commit(&decided).await?;
         let submitted = self.shared.store.submit(vec![decided.write.clone()]).await;
         let must_settle = decided.is_policy;
         pending.push_back((submitted, decided));
         // What changes who is heard must be on disk before the next message is judged by it.
-        while (must_settle && !pending.is_empty()) || pending.len() >= PENDING {
+        self.drain(pending, if must_settle { 0 } else { PENDING - 1 }).await?;
+        Ok(true)
+    }
+
+    /// Waits until at most so many units are on their way.
+    async fn drain(
+        &self,
+        pending: &mut VecDeque<(Pending, decide::Decided)>,
+        at_most: usize,
+    ) -> Result<(), BackendError> {
+        while pending.len() > at_most {
             let verdicts = next_verdicts(pending).await?;
             self.settled(verdicts).await;
         }
@@ -154,14 +173,14 @@ impl MailIn {
         let mut opened: Vec<Opened> =
             opening.buffered(OPENING).filter_map(|opened| async { opened.ok() }).collect().await;
         opened.sort_by_key(Opened::order);
+        // A signer that was away, or a task that died, leaves something for the next sweep: then this was not all.
+        let mut is_all =
+            complete && opened.len() == count && !opened.iter().any(|o| matches!(o, Opened::Later));
         for opened in opened {
-            self.take(opened, Some(&relay), pending).await?;
+            is_all &= self.take(opened, Some(&relay), pending).await?;
         }
-        while !pending.is_empty() {
-            let verdicts = next_verdicts(pending).await?;
-            self.settled(verdicts).await;
-        }
-        if complete {
+        self.drain(pending, 0).await?;
+        if is_all {
             self.shared.store.write(Write::Cursor(relay.clone(), started_at_s)).await?;
             self.raise_floor(&relay).await?;
         }
@@ -207,7 +226,9 @@ impl MailIn {
                 tracing::info!(agent = decided.name, %reason, "mail refused");
                 self.shared.notices.tell(|| decided.refused(&reason.to_string()));
             }
-            Verdict::Buried => self.shared.notices.tell(|| decided.refused("inbox full: kept as a dead letter")),
+            Verdict::Buried(_) => {
+                self.shared.notices.tell(|| decided.refused("inbox full: kept as a dead letter"))
+            }
             Verdict::Done | Verdict::Duplicate | Verdict::Stale | Verdict::NameTaken | Verdict::NoAgent => {}
         }
     }

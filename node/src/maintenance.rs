@@ -1,4 +1,5 @@
-//! Forgets what is over, a little at a time: nothing in the store grows without a bound.
+//! Forgets what is over, a little at a time: handled events, dedup below the floor, old replies and sent items, and
+//! strangers not heard of for a month.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use oa_nips::files::REPLY_KEPT_S;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::mailbox::Peer;
 use crate::engine::shared::Shared;
 use crate::store::backend::{BackendError, Pair, Table};
 use crate::store::row::{OpRow, OutRow, Stage};
@@ -21,11 +23,15 @@ const HANDLED_KEPT_S: u64 = 9 * 24 * 3600;
 /// Finished outgoing items are kept this long.
 const OUTBOX_KEPT_S: u64 = 7 * 24 * 3600;
 
+/// Strangers are remembered this long.
+const STRANGERS_KEPT_S: u64 = 30 * 24 * 3600;
+
 /// Starts forgetting; it ends when `cancel` does.
 pub(crate) fn start(shared: Arc<Shared>, cancel: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut every = tokio::time::interval(EVERY);
-        let mut rounds = [Table::Handled, Table::Seen, Table::Ops, Table::Outbox].map(|table| (table, Vec::new()));
+        let tables = [Table::Handled, Table::Seen, Table::Ops, Table::Outbox, Table::Peers];
+        let mut rounds = tables.map(|table| (table, Vec::new()));
         loop {
             tokio::select! {
                 biased;
@@ -55,10 +61,16 @@ async fn forget(shared: &Shared, table: Table, from: &[u8]) -> Result<Vec<u8>, B
         Table::Handled => time(key).is_some_and(|at_s| at_s + HANDLED_KEPT_S < now_s),
         // Below the floor the same rumor would be refused, so it need not be remembered.
         Table::Seen => time(value).is_some_and(|sent_s| sent_s < floor_s),
-        Table::Ops => serde_json::from_slice::<OpRow>(value)
-            .is_ok_and(|row| row.at_ms / 1000 + REPLY_KEPT_S < now_s),
+        Table::Ops => {
+            serde_json::from_slice::<OpRow>(value).is_ok_and(|row| row.at_ms / 1000 + REPLY_KEPT_S < now_s)
+        }
         Table::Outbox => serde_json::from_slice::<OutRow>(value).is_ok_and(|row| {
             matches!(row.stage, Stage::Finished(_)) && row.at_ms / 1000 + OUTBOX_KEPT_S < now_s
+        }),
+        // Whoever was let in is kept, and whoever waits to be.
+        Table::Peers => serde_json::from_slice::<Peer>(value).is_ok_and(|peer| {
+            let is_stranger = !peer.allowed && peer.pairing.is_none() && peer.queued == 0;
+            is_stranger && peer.last_seen_ms / 1000 + STRANGERS_KEPT_S < now_s
         }),
         _ => false,
     };

@@ -25,6 +25,7 @@ use crate::operator::{Admin, Server};
 use crate::outbox::{Carrier, Directory};
 use crate::store::Store;
 use crate::store::backend::BackendError;
+use crate::store::write::{AgentChange, Write};
 use crate::time::Time;
 use crate::{alarms, engine, mailin, maintenance, operator, outbox, profiles, publisher};
 
@@ -96,10 +97,17 @@ pub enum StartError {
     OtherNode { stored: String, ours: String },
 }
 
-/// A node that runs. Dropping it aborts; [`Node::shutdown`] is graceful.
+/// A node that runs. Dropping it tells all of it to end; [`Node::shutdown`] does so in order, and waits.
 #[derive(Debug)]
 pub struct Node {
     admin: Arc<Admin>,
+    ends: Ends,
+    tasks: Tasks,
+}
+
+/// What ends the parts of a node; dropped, it ends them all.
+#[derive(Debug, Default)]
+struct Ends {
     /// Ends what brings new work: alarms, publishing, forgetting.
     bringing: CancellationToken,
     /// Ends ticks.
@@ -108,7 +116,16 @@ pub struct Node {
     delivering: CancellationToken,
     /// Ends taking mail in. The pool cannot: it has a sender of its own for as long as anybody publishes through it.
     hearing: CancellationToken,
-    tasks: Tasks,
+    /// Is ended by mail that cannot be taken in any more.
+    deaf: CancellationToken,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        for end in [&self.bringing, &self.ticking, &self.delivering, &self.hearing] {
+            end.cancel();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -131,12 +148,13 @@ impl Node {
         if own.is_empty() {
             return Err(StartError::NoRelay);
         }
-        own_store(&store, &keyring.node().public_key()).await?;
+        own_store(&store, &keyring.node().public_key(), time.now_ms()).await?;
         let (incoming, heard) = mpsc::channel(INCOMING);
-        let pool = start_pool(&config, &store, &keyring, addresses.keys(), incoming);
+        let ledger = Arc::new(Handled(store.clone(), time.clone()));
+        let pool = start_pool(&config, ledger, &keyring, addresses.keys(), incoming);
         let notices = Notices::default();
         let directory = Arc::new(Directory::new(Arc::new(pool.clone()), own.clone()));
-        let [bringing, ticking, delivering, hearing] = std::array::from_fn(|_| CancellationToken::new());
+        let ends = Ends::default();
         let carrier = Carrier {
             store: store.clone(),
             keyring: keyring.clone(),
@@ -146,7 +164,7 @@ impl Node {
             notices: notices.clone(),
             time: time.clone(),
         };
-        let (outbox, outbox_task) = outbox::start(carrier, delivering.clone());
+        let (outbox, outbox_task) = outbox::start(carrier, ends.delivering.clone());
         let shared = Arc::new(Shared {
             store,
             keyring,
@@ -160,7 +178,7 @@ impl Node {
             programs: config.programs,
         });
         engine::count_crashes(&shared, ran).await?;
-        let (engine, engine_task) = engine::start(shared.clone(), config.dormant_after, ticking.clone());
+        let (engine, engine_task) = engine::start(shared.clone(), config.dormant_after, ends.ticking.clone());
         for agent in shared.store.agents_with_mail()? {
             engine.arrived(agent).await;
         }
@@ -170,17 +188,18 @@ impl Node {
             engine: engine.clone(),
             requests,
             relays: own.clone(),
-            ended: hearing.clone(),
+            ended: ends.hearing.clone(),
+            deaf: ends.deaf.clone(),
         };
         let mailin = mailin::start(mail, heard);
         let mut bringers = vec![
-            alarms::start(shared.clone(), engine.clone(), bringing.clone()),
-            publisher::start(shared.clone(), bringing.clone()),
-            maintenance::start(shared.clone(), bringing.clone()),
+            alarms::start(shared.clone(), engine.clone(), ends.bringing.clone()),
+            publisher::start(shared.clone(), ends.bringing.clone()),
+            maintenance::start(shared.clone(), ends.bringing.clone()),
         ];
         listen_to_operators(&pool, &shared);
         let creating = tokio::sync::Mutex::default();
-        bringers.push(profiles::start(shared.clone(), config.published.clone(), bringing.clone()));
+        bringers.push(profiles::start(shared.clone(), config.published.clone(), ends.bringing.clone()));
         let published = config.published;
         let admin = Arc::new(Admin { shared, engine, pool: pool.clone(), addresses, published, creating });
         let server = Server {
@@ -192,7 +211,7 @@ impl Node {
         };
         let operator = operator::start(server, asked);
         let tasks = Tasks { bringers, engine: engine_task, outbox: outbox_task, mailin, operator };
-        Ok(Self { admin, bringing, ticking, delivering, hearing, tasks })
+        Ok(Self { admin, ends, tasks })
     }
 
     /// The node's own address.
@@ -233,7 +252,7 @@ impl Node {
         if let Ok(row) = self.admin.named(&manifest.name) {
             return Ok(row.pubkey);
         }
-        self.admin.create(manifest, None, |_| None).await.map(|(_, pubkey)| pubkey)
+        self.admin.create(manifest, |_| None).await.map(|(_, pubkey)| pubkey)
     }
 
     /// Opens the claim of an agent that has no owner, and answers the code; nothing for one that has.
@@ -246,31 +265,49 @@ impl Node {
             return Ok(None);
         }
         let (code, claim) = operator::claim(self.admin.shared.time.now_ms());
-        let change = crate::store::write::AgentChange::Claim(claim);
-        self.admin.shared.store.write(crate::store::write::Write::ChangeAgent(row.id, change)).await?;
+        self.admin.shared.store.write(Write::ChangeAgent(row.id, AgentChange::Claim(claim))).await?;
         Ok(Some(code))
     }
 
-    /// Ends when the node cannot go on, because its store failed.
+    /// Makes somebody the owner of an agent.
+    ///
+    /// # Errors
+    /// When there is no such agent, or the store fails.
+    pub async fn set_owner(&self, name: &str, owner: PublicKey) -> Result<(), OpError> {
+        let row = self.admin.named(name)?;
+        if row.owner != Some(owner) {
+            self.admin
+                .shared
+                .store
+                .write(Write::ChangeAgent(row.id, AgentChange::Owner(Some(owner))))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Ends when the node cannot go on: its store failed, or mail can no longer be taken in.
     pub async fn failed(&self) {
-        self.admin.shared.store.stopped().await;
+        tokio::select! {
+            () = self.admin.shared.store.stopped() => {}
+            () = self.ends.deaf.cancelled() => {}
+        }
     }
 
     /// Ends gracefully. The order: first what brings new work, then ticks (those that run may commit), then
     /// deliveries (what is on its way may be answered), then the sockets, with which mail and operator requests end,
     /// last the store.
     pub async fn shutdown(self) {
-        let Self { admin, bringing, ticking, delivering, hearing, tasks, .. } = self;
-        bringing.cancel();
+        let Self { admin, ends, tasks } = self;
+        ends.bringing.cancel();
         for task in tasks.bringers {
             ended("background work", task).await;
         }
-        ticking.cancel();
+        ends.ticking.cancel();
         ended("engine", tasks.engine).await;
-        delivering.cancel();
+        ends.delivering.cancel();
         ended("outbox", tasks.outbox).await;
         admin.pool.shutdown().await;
-        hearing.cancel();
+        ends.hearing.cancel();
         ended("mail in", tasks.mailin).await;
         ended("operator server", tasks.operator).await;
         admin.shared.store.close().await;
@@ -285,7 +322,7 @@ async fn ended(name: &str, task: JoinHandle<()>) {
 
 fn start_pool(
     config: &Config,
-    store: &Store,
+    ledger: Arc<Handled>,
     keyring: &Arc<dyn Keyring>,
     listen: Vec<PublicKey>,
     incoming: mpsc::Sender<pool::Incoming>,
@@ -298,7 +335,7 @@ fn start_pool(
         limits: pool::Limits::default(),
     };
     let keys = Arc::new(RelayKeys(keyring.clone()));
-    Pool::start(pool_config, keys, Some(Arc::new(Handled(store.clone()))), incoming)
+    Pool::start(pool_config, keys, Some(ledger), incoming)
 }
 
 fn listen_to_operators(pool: &Pool, shared: &Shared) {
@@ -307,8 +344,11 @@ fn listen_to_operators(pool: &Pool, shared: &Shared) {
     pool.stand("op", Filter::new().kind(kind::FILES_REQUEST).pubkey(me).since(since));
 }
 
+/// The fact in the store: when it was made, in seconds since 1970. A relay never swept is swept from there.
+const BORN: &str = "born";
+
 /// A store belongs to the node that made it: its agents' keys come from that node's seed.
-async fn own_store(store: &Store, me: &PublicKey) -> Result<(), StartError> {
+async fn own_store(store: &Store, me: &PublicKey, now_ms: u64) -> Result<(), StartError> {
     match store.meta("node")? {
         Some(stored) if stored != me.to_hex().into_bytes() => Err(StartError::OtherNode {
             stored: String::from_utf8_lossy(&stored).into_owned(),
@@ -316,8 +356,9 @@ async fn own_store(store: &Store, me: &PublicKey) -> Result<(), StartError> {
         }),
         Some(_) => Ok(()),
         None => {
-            let write = crate::store::write::Write::Meta("node", me.to_hex().into_bytes());
-            store.write(write).await?;
+            let born = serde_json::to_vec(&(now_ms / 1000)).unwrap_or_default();
+            let node = Write::Meta("node", me.to_hex().into_bytes());
+            store.commit(vec![node, Write::Meta(BORN, born)]).await?;
             Ok(())
         }
     }
@@ -339,7 +380,7 @@ impl pool::Keyring for RelayKeys {
 
 /// What the store has dealt with, as sweeps ask for it.
 #[derive(Debug)]
-struct Handled(Store);
+struct Handled(Store, Arc<dyn Time>);
 
 impl pool::Ledger for Handled {
     fn handled(&self, since_s: u64, _: Option<&[PublicKey]>) -> Result<Vec<(u64, EventId)>, String> {
@@ -351,6 +392,15 @@ impl pool::Ledger for Handled {
     }
 
     fn cursor(&self, relay: &RelayUrl) -> Result<Option<u64>, String> {
-        self.0.cursor(relay).map_err(|error| error.to_string())
+        let born = || -> Result<Option<u64>, BackendError> {
+            Ok(self.0.meta(BORN)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        };
+        let cursor = match self.0.cursor(relay) {
+            Ok(None) => born(),
+            cursor => cursor,
+        };
+        // A cursor from a clock that was ahead would hide what came since.
+        let now_s = self.1.now_ms() / 1000;
+        cursor.map(|cursor| cursor.map(|at_s| at_s.min(now_s))).map_err(|error| error.to_string())
     }
 }

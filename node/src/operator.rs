@@ -72,7 +72,10 @@ impl Server {
         let node = self.admin.shared.keyring.node();
         let caller = event.pubkey;
         // Nobody else gets an answer, not even a refusal.
-        if !self.operators.contains(&caller) || !files::is_for(event, &node.public_key()) || event.verify().is_err() {
+        if !self.operators.contains(&caller)
+            || !files::is_for(event, &node.public_key())
+            || event.verify().is_err()
+        {
             tracing::debug!(%caller, "request from somebody without a role");
             return;
         }
@@ -92,7 +95,8 @@ impl Server {
         let op = frame.op;
         let now_s = self.admin.shared.time.now_ms() / 1000;
         if event.created_at.as_secs().abs_diff(now_s) > VALID_S {
-            let message = format!("the request is dated over {VALID_S} s from the node's time, which is {now_s}");
+            let message =
+                format!("the request is dated over {VALID_S} s from the node's time, which is {now_s}");
             return self.reply(relay, &caller, op, &Err(OpError::new(Code::Stale, message))).await;
         }
         let request = match self.assemble(caller, frame) {
@@ -117,7 +121,8 @@ impl Server {
         if assemblies.len() >= ASSEMBLIES && !assemblies.contains_key(&(caller, op)) {
             return Err(OpError::new(Code::RateLimited, "too many long requests at once"));
         }
-        let (_, assembler) = assemblies.entry((caller, op)).or_insert_with(|| (Instant::now(), Assembler::default()));
+        let (_, assembler) =
+            assemblies.entry((caller, op)).or_insert_with(|| (Instant::now(), Assembler::default()));
         let pushed = assembler.push(frame);
         if !matches!(pushed, Ok(None)) {
             assemblies.remove(&(caller, op));
@@ -177,7 +182,15 @@ impl Server {
 fn digest(request: &Request) -> Hash {
     let mut engine = sha256::HashEngine::default();
     let verb = serde_json::to_string(&request.verb).unwrap_or_default();
-    for part in [verb.as_bytes(), b"\0", request.path.as_bytes(), b"\0", &request.offset.to_be_bytes(), &request.count.to_be_bytes(), &request.body] {
+    for part in [
+        verb.as_bytes(),
+        b"\0",
+        request.path.as_bytes(),
+        b"\0",
+        &request.offset.to_be_bytes(),
+        &request.count.to_be_bytes(),
+        &request.body,
+    ] {
         engine.input(part);
     }
     Hex(sha256::Hash::from_engine(engine).to_byte_array())

@@ -58,7 +58,8 @@ impl Publisher {
     /// Looks at the next page of agents, so that a hundred thousand cost no more at once than a few.
     async fn look(&mut self) {
         let Ok(page) = self.shared.store.agents(self.next, PAGE) else { return };
-        self.next = page.last().filter(|_| page.len() == PAGE).map_or(AgentId(0), |row| AgentId(row.id.0 + 1));
+        self.next =
+            page.last().filter(|_| page.len() == PAGE).map_or(AgentId(0), |row| AgentId(row.id.0 + 1));
         self.looked_at_ms = self.shared.time.now_ms();
         for row in page.into_iter().filter(|row| row.published < row.head.seq) {
             if let Err(reason) = self.publish(&row).await {

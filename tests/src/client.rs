@@ -13,9 +13,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use oa_nips::kind;
 use oa_nips::mail::{Draft, Mail, Protocol};
-use oa_nips::nostr::{Event, EventId, Filter, Keys, PublicKey, RelayUrl, SingleLetterTag, Alphabet};
-use oa_nips::profile::{self, Profile};
 use oa_nips::nostr::Timestamp;
+use oa_nips::nostr::{Alphabet, Event, EventId, Filter, Keys, PublicKey, RelayUrl, SingleLetterTag};
+use oa_nips::profile::{self, Profile};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -104,7 +104,9 @@ impl Client {
         let relay = &self.relay;
         self.socket = eventually(within, || Socket::connect(relay, keys.clone(), sender.clone())).await?;
         while let Ok(mail) = self.mails.try_recv() {
-            self.aside.push_back(mail);
+            if self.is_new(&mail) {
+                self.aside.push_back(mail);
+            }
         }
         self.mails = mails;
         self.listen(within).await
@@ -137,8 +139,8 @@ impl Client {
         &self.relay
     }
 
-    /// How many messages came more than once in different wraps or were delivered twice: a doubled reply shows here
-    /// only if it is the same rumor; two different answers are two mails.
+    /// How many messages came again, which a relay also does to who reconnects. Two answers to one question are not
+    /// copies but two messages.
     pub fn copies(&self) -> u64 {
         self.copies
     }
@@ -173,7 +175,13 @@ impl Client {
     ///
     /// # Errors
     /// When it cannot be made, or the relay does not take it.
-    pub async fn dm(&self, to: PublicKey, text: &str, protocol: Protocol, within: Duration) -> Result<EventId> {
+    pub async fn dm(
+        &self,
+        to: PublicKey,
+        text: &str,
+        protocol: Protocol,
+        within: Duration,
+    ) -> Result<EventId> {
         let letter = Letter::text(&self.keys, to, text, protocol)?;
         self.put(&letter.event, within).await?;
         Ok(letter.id)
@@ -183,7 +191,13 @@ impl Client {
     ///
     /// # Errors
     /// When it is not taken, or not answered within `within`.
-    pub async fn ask(&mut self, to: PublicKey, text: &str, protocol: Protocol, within: Duration) -> Result<Mail> {
+    pub async fn ask(
+        &mut self,
+        to: PublicKey,
+        text: &str,
+        protocol: Protocol,
+        within: Duration,
+    ) -> Result<Mail> {
         let id = self.dm(to, text, protocol, within).await?;
         self.answer(id, within).await.with_context(|| format!("{text:?} was not answered"))
     }
@@ -222,14 +236,20 @@ impl Client {
         loop {
             let next = tokio::time::timeout_at(deadline, self.mails.recv()).await;
             let mail = next.context("no mail came in time")?.context("the connection has ended")?;
-            if mail.author == self.keys.public_key() {
-                continue;
-            }
-            if self.seen.insert(mail.id) {
+            if self.is_new(&mail) {
                 return Ok(mail);
             }
-            self.copies += 1;
         }
+    }
+
+    /// Whether somebody else wrote it and it was not received before, which it is from now on.
+    fn is_new(&mut self, mail: &Mail) -> bool {
+        if mail.author == self.keys.public_key() {
+            return false;
+        }
+        let is_new = self.seen.insert(mail.id);
+        self.copies += u64::from(!is_new);
+        is_new
     }
 
     /// The stored events that match.
@@ -318,10 +338,13 @@ mod tests {
         let (relay, alice, mut bob) = pair().await;
         alice.dm(bob.public_key(), "one", Protocol::Nip17, DEADLINE).await.unwrap();
         assert_eq!(bob.next(DEADLINE).await.unwrap().text(), Some("one"));
+        // One that has come but was not looked at, and one that comes while nobody listens.
         alice.dm(bob.public_key(), "two", Protocol::Nip17, DEADLINE).await.unwrap();
+        bob.wraps_of(bob.public_key(), DEADLINE).await.unwrap();
         bob.reconnect(DEADLINE).await.unwrap();
         assert_eq!(bob.next(DEADLINE).await.unwrap().text(), Some("two"));
         assert_eq!(bob.wraps_of(bob.public_key(), DEADLINE).await.unwrap(), 2);
+        assert!(bob.next(Duration::ZERO).await.is_err());
         relay.shutdown().await;
     }
 }

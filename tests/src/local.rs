@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::client::Client;
 use anyhow::{Context as _, Result, ensure};
 use oa_nips::nostr::util::BoxedFuture;
 use oa_nips::nostr::{Event, Keys, PublicKey, RelayUrl, UnsignedEvent};
@@ -21,7 +22,6 @@ use oa_node::store::memory::MemoryBackend;
 use oa_node::store::row::AgentRow;
 use oa_node::time::System;
 use oa_relay::{Relay, StoreConfig};
-use crate::client::Client;
 
 /// What is to go wrong, and what did.
 #[derive(Debug)]
@@ -58,10 +58,11 @@ impl Agent for Actor {
     fn on_trigger<'a>(&'a self, tick: &'a mut Tick) -> Run<'a> {
         Box::pin(async move {
             self.0.runs.fetch_add(1, Ordering::Relaxed);
-            let trigger: serde_json::Value =
-                serde_json::from_slice(&tick.ns.read("/trigger").await?).map_err(|e| Fault::Failed(e.to_string()))?;
+            let trigger: serde_json::Value = serde_json::from_slice(&tick.ns.read("/trigger").await?)
+                .map_err(|e| Fault::Failed(e.to_string()))?;
             match trigger.get("text").and_then(serde_json::Value::as_str).unwrap_or_default() {
-                "panic" => std::panic::panic_any("as asked"),
+                #[expect(clippy::panic, reason = "a program that panics is what is tested")]
+                "panic" => panic!("as asked"),
                 "fail" => Err(Fault::Failed("as asked".to_owned())),
                 "violate" => Err(Fault::Violation("as asked".to_owned())),
                 text => {

@@ -171,7 +171,9 @@ struct Lines {
 impl Lines {
     fn node_says(&mut self, message: &Message) {
         let Some(parts) = parts(message) else { return };
-        let [Some(verb), Some(subscription)] = [0, 1].map(|n| parts.get(n).and_then(Value::as_str)) else { return };
+        let [Some(verb), Some(subscription)] = [0, 1].map(|n| parts.get(n).and_then(Value::as_str)) else {
+            return;
+        };
         match verb {
             "REQ" => {
                 self.live.remove(subscription);

@@ -20,7 +20,8 @@ pub struct Secrets {
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names = self.needles.iter().map(|(name, _)| name).chain(self.phrases.iter().map(|(name, _)| name));
+        let names =
+            self.needles.iter().map(|(name, _)| name).chain(self.phrases.iter().map(|(name, _)| name));
         f.debug_list().entries(names).finish()
     }
 }
@@ -63,7 +64,8 @@ impl Secrets {
             .map(|word| String::from_utf8_lossy(word).to_lowercase())
             .collect();
         let is_there = |phrase: &[String]| words.windows(WORDS).any(|window| window == phrase);
-        found.extend(self.phrases.iter().filter(|(_, phrase)| is_there(phrase)).map(|(name, _)| name.clone()));
+        found
+            .extend(self.phrases.iter().filter(|(_, phrase)| is_there(phrase)).map(|(name, _)| name.clone()));
         found
     }
 

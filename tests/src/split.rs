@@ -113,7 +113,9 @@ impl Split {
                     && field(line, "detail").unwrap_or_default().contains(words)
             };
             let found = refused.iter().find(is_it);
-            found.map(drop).with_context(|| format!("{reason:?}, {words:?} of {from:?} is not in {refused:?}"))
+            found
+                .map(drop)
+                .with_context(|| format!("{reason:?}, {words:?} of {from:?} is not in {refused:?}"))
         })
         .await
     }

@@ -24,7 +24,8 @@ async fn agents_are_made_listed_shown_and_removed_for_good() -> Result<()> {
     let world = World::new()?;
     let home = world.home("a")?;
     let up = home.up().start().await?;
-    let made = first(home.oa(&["agent", "new", "echo-1", "--program", "echo", "--dm", "open", "--json"]).await?)?;
+    let made =
+        first(home.oa(&["agent", "new", "echo-1", "--program", "echo", "--dm", "open", "--json"]).await?)?;
     ensure!(field(&made, "name") == Some("echo-1"), "{made}");
     let key = PublicKey::parse(field(&made, "npub").context("an npub")?)?;
     let mut client = Client::connect(&up.relay()?, Keys::generate(), DEADLINE).await?;
@@ -36,7 +37,10 @@ async fn agents_are_made_listed_shown_and_removed_for_good() -> Result<()> {
     let names: Vec<_> = list.iter().filter_map(|agent| field(agent, "name")).collect();
     ensure!(names == ["concierge", "echo-1"], "{names:?}");
     let shown = first(home.oa(&["agent", "show", "echo-1", "--json"]).await?)?;
-    ensure!(field(&shown, "npub") == field(&made, "npub") && field(&shown, "program") == Some("echo"), "{shown}");
+    ensure!(
+        field(&shown, "npub") == field(&made, "npub") && field(&shown, "program") == Some("echo"),
+        "{shown}"
+    );
 
     home.oa(&["agent", "rm", "echo-1"]).await?.ok()?;
     failed(&home.oa(&["agent", "show", "echo-1"]).await?, 3, "echo-1")?;
@@ -50,7 +54,10 @@ async fn a_manifest_comes_from_a_file_and_what_is_wrong_in_it_is_named() -> Resu
     let world = World::new()?;
     let home = world.home("a")?;
     let _up = home.up().start().await?;
-    home.write("m.toml", "name = \"x\"\nprogram = \"echo\"\nabout = \"says it back\"\n[dm]\npolicy = \"open\"\n")?;
+    home.write(
+        "m.toml",
+        "name = \"x\"\nprogram = \"echo\"\nabout = \"says it back\"\n[dm]\npolicy = \"open\"\n",
+    )?;
     let file = home.dir().join("m.toml").display().to_string();
     home.oa(&["agent", "new", "bob", "--file", &file]).await?.ok()?;
     ensure!(home.oa(&["dm", "bob", "hi"]).await?.ok()? == "You said: hi\n");
@@ -102,7 +109,10 @@ async fn wrong_command_lines_exit_with_2_and_unknown_agents_with_3() -> Result<(
         &["frobnicate"],
     ] {
         let done = home.oa(wrong).await?;
-        ensure!(done.code == Some(2) && !done.stderr.is_empty() && done.stdout.is_empty(), "{wrong:?}: {done:?}");
+        ensure!(
+            done.code == Some(2) && !done.stderr.is_empty() && done.stdout.is_empty(),
+            "{wrong:?}: {done:?}"
+        );
     }
     let long = "x".repeat(16 * 1024 + 1);
     failed(&home.oa(&["dm", "concierge", &long]).await?, 2, "16385")
@@ -117,16 +127,19 @@ async fn silence_exits_with_5_and_says_what_can_be_the_cause() -> Result<()> {
     let stranger = world.home("b")?;
     stranger.oa_node(&["init"]).await?.ok()?;
     std::fs::copy(home.dir().join("client.json"), stranger.dir().join("client.json"))?;
-    let unauthorised = stranger.oa(&["agent", "list"]).await?;
-    for part in ["offline", "relay", "key"] {
-        failed(&unauthorised, 5, part)?;
-    }
+    let unauthorised = async {
+        let done = stranger.oa(&["agent", "list"]).await?;
+        ["offline", "relay", "key"].iter().try_for_each(|part| failed(&done, 5, part))
+    };
     // An agent that does not talk to strangers, asked by one.
-    home.oa(&["agent", "new", "shy", "--dm", "owner"]).await?.ok()?;
-    let shown = first(home.oa(&["agent", "show", "shy", "--json"]).await?)?;
-    let npub = field(&shown, "npub").context("an npub")?;
-    failed(&stranger.oa(&["dm", npub, "hi", "--wait", "500ms"]).await?, 5, "no answer")?;
-    stranger.oa(&["dm", npub, "hi", "--no-wait"]).await?.ok()?;
+    let unheard = async {
+        home.oa(&["agent", "new", "shy", "--dm", "owner"]).await?.ok()?;
+        let shown = first(home.oa(&["agent", "show", "shy", "--json"]).await?)?;
+        let npub = field(&shown, "npub").context("an npub")?;
+        failed(&stranger.oa(&["dm", npub, "hi", "--wait", "500ms"]).await?, 5, "no answer")?;
+        stranger.oa(&["dm", npub, "hi", "--no-wait"]).await?.ok()
+    };
+    tokio::try_join!(unauthorised, unheard)?;
     up.kill().await?;
     failed(&home.oa(&["dm", "concierge", "hi"]).await?, 5, "hint: ")
 }

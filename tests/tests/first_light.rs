@@ -34,10 +34,12 @@ async fn said(client: &mut Client, to: PublicKey, text: &str, protocol: Protocol
 async fn the_ready_line_says_where_everything_is() -> Result<()> {
     let world = World::new()?;
     let (home, up, _) = up(&world).await?;
-    let keys: BTreeSet<&str> = up.ready().as_object().context("an object")?.keys().map(String::as_str).collect();
+    let keys: BTreeSet<&str> =
+        up.ready().as_object().context("an object")?.keys().map(String::as_str).collect();
     ensure!(keys.is_superset(&BTreeSet::from(["agents", "event", "node", "operator", "relay"])), "{keys:?}");
     ensure!(up.relay()? == home.relay_url());
-    let npubs = [up.node()?, up.agent("concierge")?, PublicKey::parse(field(up.ready(), "operator").unwrap())?];
+    let npubs =
+        [up.node()?, up.agent("concierge")?, PublicKey::parse(field(up.ready(), "operator").unwrap())?];
     ensure!(BTreeSet::from(npubs).len() == 3, "three different keys");
     ensure!(up.ready()["agents"].as_array().unwrap().len() == 1);
     for key in ["node", "operator"] {
@@ -98,7 +100,10 @@ async fn dm_prints_the_reply_and_exits_with_0() -> Result<()> {
         args.extend((protocol == "nip04").then_some("--nip04"));
         let lines = home.oa(&args).await?.json()?;
         let [reply] = lines.as_slice() else { anyhow::bail!("one line: {lines:?}") };
-        ensure!(field(reply, "text") == Some("pong") && field(reply, "protocol") == Some(protocol), "{reply}");
+        ensure!(
+            field(reply, "text") == Some("pong") && field(reply, "protocol") == Some(protocol),
+            "{reply}"
+        );
     }
     Ok(())
 }

@@ -21,7 +21,10 @@ fn installed() -> Result<PathBuf> {
         .map(|file| std::fs::read_to_string(Path::new(SCRIPTS).join(file)).unwrap_or_default())
         .concat();
     let found = std::fs::read_to_string(dir.join("installed")).unwrap_or_default();
-    ensure!(found.trim() == wanted.trim(), "the clients are not installed, or old: run tests/interop/install.sh");
+    ensure!(
+        found.trim() == wanted.trim(),
+        "the clients are not installed, or old: run tests/interop/install.sh"
+    );
     Ok(dir)
 }
 

@@ -53,6 +53,24 @@ async fn a_poisonous_message_holds_up_its_sender_alone_and_stops_nobody() {
 }
 
 #[tokio::test]
+async fn the_third_poison_in_a_row_stops_the_agent() {
+    let world = World::start(Plot::default()).await.unwrap();
+    let mut owner = world.client().await.unwrap();
+    let mut owned = manifest("alice");
+    owned.owner = Some(Npub(owner.public_key()));
+    let agent = world.node.ensure_agent(owned).await.unwrap();
+    // Three strangers at once, so that the retries run beside each other.
+    for _ in 0..3 {
+        world.client().await.unwrap().dm(agent, "fail", Protocol::Nip17, SOON).await.unwrap();
+    }
+    let told = owner.next(RETRIES).await.unwrap();
+    assert!(told.text().unwrap().contains("quarantined"), "{told:?}");
+    let row = world.agent("alice").unwrap();
+    assert_eq!((row.lifecycle, row.failures), (Lifecycle::Quarantined, 3));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn an_owners_poison_quarantines_and_the_owner_is_told() {
     let world = World::start(Plot::default()).await.unwrap();
     let mut owner = world.client().await.unwrap();
@@ -100,7 +118,11 @@ async fn a_signer_that_is_away_holds_up_its_own_replies_and_nothing_else() {
     assert!(client.answer(asked, Duration::from_millis(300)).await.is_err());
     world.plot.signer_away.store(false, Ordering::Relaxed);
     assert_eq!(client.answer(asked, SOON).await.unwrap().text(), Some("You said: hello"));
-    assert_eq!(world.agent("alice").unwrap().lifecycle, Lifecycle::Active, "never quarantined for its signer");
+    assert_eq!(
+        world.agent("alice").unwrap().lifecycle,
+        Lifecycle::Active,
+        "never quarantined for its signer"
+    );
     world.end().await;
 }
 
@@ -134,7 +156,8 @@ async fn the_owner_gets_the_records_and_can_check_the_chain() {
 
 #[tokio::test]
 async fn an_agent_that_nothing_comes_to_sleeps_and_wakes() {
-    let world = World::start(Plot { dormant_after: Duration::from_millis(100), ..Plot::default() }).await.unwrap();
+    let world =
+        World::start(Plot { dormant_after: Duration::from_millis(100), ..Plot::default() }).await.unwrap();
     let agent = world.node.ensure_agent(manifest("alice")).await.unwrap();
     let asleep = async || {
         let row = world.agent("alice").unwrap();

@@ -20,7 +20,13 @@ async fn up(world: &World) -> Result<(Home, Process, Client)> {
 }
 
 /// Writes as a machine would, so many hops after a person did.
-async fn automatic(client: &Client, to: PublicKey, text: &str, hop: u8, protocol: Protocol) -> Result<Letter> {
+async fn automatic(
+    client: &Client,
+    to: PublicKey,
+    text: &str,
+    hop: u8,
+    protocol: Protocol,
+) -> Result<Letter> {
     let draft = Draft { auto_hop: hop, ..Draft::text(to, text, now_ms()) };
     let letter = Letter::new(client.keys(), &draft, protocol)?;
     client.put(&letter.event, DEADLINE).await?;
@@ -171,7 +177,10 @@ async fn equal_text_over_both_protocols_is_one_message() -> Result<()> {
     let first = person.dm(agent, "note once", Nip17, DEADLINE).await?;
     let twin = person.dm(agent, "note once", Nip04, DEADLINE).await?;
     let notes = person.ask(agent, "notes", Nip17, DEADLINE).await?;
-    ensure!(notes.text().is_some_and(|notes| notes.contains("#1 once") && !notes.contains("#2")), "{notes:?}");
+    ensure!(
+        notes.text().is_some_and(|notes| notes.contains("#1 once") && !notes.contains("#2")),
+        "{notes:?}"
+    );
     person.answer(first, DEADLINE).await?;
     ensure!(person.answer(twin, Duration::ZERO).await.is_err());
     Ok(())

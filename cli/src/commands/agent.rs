@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::args::{Agent, AgentNew, Policy};
 use crate::client::Client;
 use crate::commands::{connect, public_key, stdin};
-use crate::error::{Error, Kind, Result};
 use crate::context::Context;
+use crate::error::{Error, Kind, Result};
 
 /// The entry of `/agents` that is no agent.
 const NEW: &str = "new";
@@ -30,7 +30,8 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
         }
         Agent::List => list(context, &mut client).await?,
         Agent::Show { name } => {
-            let status = object(&client.ask(Verb::Read, &format!("/agents/{name}/status"), Vec::new()).await?)?;
+            let status =
+                object(&client.ask(Verb::Read, &format!("/agents/{name}/status"), Vec::new()).await?)?;
             output.object(&status);
             for (key, value) in status.as_object().into_iter().flatten() {
                 let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

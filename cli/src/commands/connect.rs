@@ -18,7 +18,8 @@ use crate::host::{home_error, npub, operator_key};
 
 pub(crate) fn run(context: &Context, args: Connect) -> Result<()> {
     let node = public_key(&args.node)?;
-    let relay = relay_url(&args.relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
+    let relay =
+        relay_url(&args.relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
     let home = Home::prepare(&context.home).map_err(home_error)?;
     let me = match &args.key_file {
         Some(file) => import(&home, file)?,
@@ -38,7 +39,8 @@ fn import(home: &Home, file: &Path) -> Result<PublicKey> {
     let failed = |message: String, hint| Error { kind: Kind::Failed, message, hint };
     let keys = if file.as_os_str() == "-" {
         let text = stdin()?;
-        Keys::parse(text.trim()).map_err(|_| Error::new(Kind::Usage, "stdin holds neither an nsec nor 64 hex digits"))?
+        Keys::parse(text.trim())
+            .map_err(|_| Error::new(Kind::Usage, "stdin holds neither an nsec nor 64 hex digits"))?
     } else {
         KeyFile::load(file).map_err(|error| failed(chain(&error), error.hint()))?.keys().clone()
     };

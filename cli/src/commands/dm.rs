@@ -8,9 +8,9 @@ use serde_json::json;
 use crate::args::Dm;
 use crate::client::Client;
 use crate::commands::{connect, public_key, stdin};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::host::npub;
-use crate::context::Context;
 
 pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
     let text = if args.text == "-" { stdin()? } else { args.text };
@@ -18,7 +18,8 @@ pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
         return Err(Error::new(Kind::Usage, "there is nothing to say"));
     }
     if text.len() > TEXT_BYTES_MAX {
-        let message = format!("{} bytes are too many for one message; it may have {TEXT_BYTES_MAX}", text.len());
+        let message =
+            format!("{} bytes are too many for one message; it may have {TEXT_BYTES_MAX}", text.len());
         return Err(Error::new(Kind::Usage, message));
     }
     let mut client = connect(context).await?;

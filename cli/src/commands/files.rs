@@ -8,7 +8,8 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 
 pub(crate) async fn ls(context: &Context, place: Place) -> Result<()> {
-    let entries: Vec<Stat> = ask(context, Verb::List, &place.path, Vec::new()).await.and_then(|json| parse(&json))?;
+    let entries: Vec<Stat> =
+        ask(context, Verb::List, &place.path, Vec::new()).await.and_then(|json| parse(&json))?;
     for entry in entries {
         context.output.object(&entry);
         let slash = if entry.file_type == FileType::Dir { "/" } else { "" };
@@ -48,6 +49,7 @@ async fn ask(context: &Context, verb: Verb, path: &str, body: Vec<u8>) -> Result
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json)
-        .map_err(|error| Error::new(Kind::Failed, format!("the node's answer is not what it should be: {error}")))
+    serde_json::from_slice(json).map_err(|error| {
+        Error::new(Kind::Failed, format!("the node's answer is not what it should be: {error}"))
+    })
 }

@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::args::Logs;
 use crate::client::Client;
 use crate::commands::connect;
+use crate::context::{Context, Signals};
 use crate::error::Result;
-use crate::context::{Context, signal};
 
 /// How often a followed log is asked for.
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,14 +20,14 @@ pub(crate) async fn run(context: &Context, args: Logs) -> Result<()> {
     let (path, key) = if args.refused { ("refused", "n") } else { ("ticks", "seq") };
     let path = format!("/agents/{}/logs/{path}", args.agent);
     let mut next = 0;
-    let mut signal = std::pin::pin!(signal());
+    let mut signals = Signals::catch()?;
     loop {
         next = print(context, &mut client, &path, key, next).await?;
         if !args.follow {
             break;
         }
         tokio::select! {
-            () = &mut signal => break,
+            () = signals.next() => break,
             () = tokio::time::sleep(EVERY) => {}
         }
     }
@@ -40,7 +40,9 @@ async fn print(context: &Context, client: &mut Client, path: &str, key: &str, mu
     let lines = client.ask(Verb::Read, path, Vec::new()).await?;
     for line in String::from_utf8_lossy(&lines).lines() {
         let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
-        let Some(number) = value.get(key).and_then(Value::as_u64).filter(|number| *number >= next) else { continue };
+        let Some(number) = value.get(key).and_then(Value::as_u64).filter(|number| *number >= next) else {
+            continue;
+        };
         if next > 0 && number > next {
             context.output.note(format!("({} lines were too many to be kept for reading)", number - next));
         }

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::commands::{connect, public_key};
 use crate::config::{Config, relay_url, template};
+use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, home_error, npub};
-use crate::context::Context;
 
 pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<String>) -> Result<()> {
     let operator = operator.as_deref().map(public_key).transpose()?;
@@ -42,12 +42,16 @@ pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<Stri
     output.say(format!("  node      {}", npub(&node)));
     output.say(format!("  operator  {}", npub(&operator)));
     output.say(format!("  config    {}", home.config().display()));
-    output.say(format!("  seed      {} (twelve words: back them up, every agent's key comes from them)", home.seed().display()));
+    output.say(format!(
+        "  seed      {} (twelve words: back them up, every agent's key comes from them)",
+        home.seed().display()
+    ));
     output.say("\nEdit the config, then: oa-node run");
     Ok(())
 }
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
+    let signals = Signals::catch()?;
     let home = Home::peek(&context.home).map_err(home_error)?;
     let config = Config::load(&home.config())?;
     let home = host::open_home(&context.home)?;
@@ -84,7 +88,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     for (name, key) in &agents {
         output.say(format!("  {name:<16} {}", npub(key)));
     }
-    host.run(output).await
+    host.run(output, signals).await
 }
 
 pub(crate) async fn status(context: &Context) -> Result<()> {

@@ -5,12 +5,13 @@ use oa_relay::StoreConfig;
 use serde_json::json;
 
 use crate::args::Relay;
+use crate::context::{Context, Signals};
 use crate::error::Result;
 use crate::host::{home_error, start_relay};
-use crate::context::{Context, signal};
 
 pub(crate) async fn run(context: &Context, args: Relay) -> Result<()> {
     let output = context.output;
+    let mut signals = Signals::catch()?;
     // The lock of a home is held while the relay writes there.
     let (store, _home) = match (args.memory, args.data) {
         (true, _) => (StoreConfig::Memory, None),
@@ -30,7 +31,7 @@ pub(crate) async fn run(context: &Context, args: Relay) -> Result<()> {
     if !args.listen.ip().is_loopback() && oa_relay::Relay::serves_wraps_to_anyone() {
         output.note("note: it gives sealed messages to whoever asks for them");
     }
-    signal().await;
+    signals.next().await;
     output.object(&json!({ "event": "stopping" }));
     relay.shutdown().await;
     Ok(())

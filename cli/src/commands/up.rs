@@ -13,15 +13,16 @@ use serde_json::json;
 use crate::args::Up;
 use crate::commands::public_key;
 use crate::config::relay_url;
+use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, npub};
-use crate::context::Context;
 
 /// The agent that is there from the start.
 const CONCIERGE: &str = "concierge";
 
 pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
     let started = Instant::now();
+    let signals = Signals::catch()?;
     let owner = args.owner.as_deref().map(public_key).transpose()?;
     let relays = args.relay.iter().map(|url| relay_url(url)).collect::<std::result::Result<_, _>>();
     let relays = relays.map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
@@ -45,6 +46,9 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
         dormant_after: Duration::from_secs(300),
     };
     let host = Host::start(home, plan).await?;
+    if let Some(owner) = owner {
+        host.node.set_owner(CONCIERGE, owner).await?;
+    }
     let claim = host.node.open_claim(CONCIERGE).await?;
     let agents = host.node.agents().map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
     let output = context.output;
@@ -65,14 +69,23 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
     if !output.json {
         greet(context, &host, &agents, claim.as_deref(), started);
     }
-    host.run(output).await
+    host.run(output, signals).await
 }
 
-fn greet(context: &Context, host: &Host, agents: &[(String, PublicKey)], claim: Option<&str>, started: Instant) {
+fn greet(
+    context: &Context,
+    host: &Host,
+    agents: &[(String, PublicKey)],
+    claim: Option<&str>,
+    started: Instant,
+) {
     let output = context.output;
     let Some((_, key)) = agents.iter().find(|(name, _)| name == CONCIERGE) else { return };
     let profile = Nip19Profile::new(*key, host.published.clone()).to_bech32().unwrap_or_default();
-    output.say(format!("oa is up, in {} ms. Its concierge takes direct messages from any Nostr client:", started.elapsed().as_millis()));
+    output.say(format!(
+        "oa is up, in {} ms. Its concierge takes direct messages from any Nostr client:",
+        started.elapsed().as_millis()
+    ));
     output.say(format!("\n  npub      {}", npub(key)));
     output.say(format!("  nprofile  {profile}"));
     let relays: Vec<&str> = host.published.iter().map(RelayUrl::as_str).collect();
@@ -87,10 +100,15 @@ fn greet(context: &Context, host: &Host, agents: &[(String, PublicKey)], claim: 
         format!(" --home {}", context.home.display())
     };
     output.say(format!("  oa{home} dm {CONCIERGE} help\n"));
-    if host.is_reachable && output.is_terminal() && let Ok(code) = QrCode::new(format!("nostr:{profile}")) {
+    if host.is_reachable
+        && output.is_terminal()
+        && let Ok(code) = QrCode::new(format!("nostr:{profile}"))
+    {
         output.say(code.render::<unicode::Dense1x2>().build());
     } else if !host.is_reachable {
-        output.say("Only this machine reaches it. For a phone: --relay wss://… with a relay you both can reach.");
+        output.say(
+            "Only this machine reaches it. For a phone: --relay wss://… with a relay you both can reach.",
+        );
     }
     output.say("Ctrl-C ends it; nothing is lost.");
 }

@@ -105,7 +105,9 @@ impl Envelope {
         let (kind, text, data) = match &mail.body {
             Body::Text(text) => (Kind::Dm, text.clone(), None),
             Body::File(url) => (Kind::File, url.clone(), None),
-            Body::Reaction(sign) => (Kind::Reaction, sign.clone(), mail.reply_to.map(|id| json!(id.to_hex()))),
+            Body::Reaction(sign) => {
+                (Kind::Reaction, sign.clone(), mail.reply_to.map(|id| json!(id.to_hex())))
+            }
             Body::Envelope(envelope) => (Kind::Message, String::new(), serde_json::to_value(envelope).ok()),
         };
         let (protocol, auto_hop) = (mail.protocol, mail.auto_hop);

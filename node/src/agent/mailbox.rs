@@ -2,8 +2,8 @@
 
 use oa_nips::hex::Hex;
 use oa_nips::mail::Protocol;
-use oa_nips::nostr::hashes::{Hash as _, sha256};
 use oa_nips::nostr::PublicKey;
+use oa_nips::nostr::hashes::{Hash as _, sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::envelope::Trust;
@@ -75,9 +75,6 @@ pub struct Peer {
     /// The code that lets this stranger in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pairing: Option<String>,
-    /// Before then, nothing that fails is tried again: milliseconds since 1970.
-    #[serde(default)]
-    pub blocked_until_ms: u64,
 }
 
 /// One message remembered by what it said.

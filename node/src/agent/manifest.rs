@@ -14,7 +14,7 @@ pub const ALLOW_MAX: usize = 1000;
 pub struct Manifest {
     /// How operators and `oa` call it: `[a-z0-9][a-z0-9-]{0,62}`.
     pub name: String,
-    /// Which program it runs: `concierge`, `echo`.
+    /// Which program it runs: `concierge`, `echo`, or one that whoever embeds the node has added.
     #[serde(default = "default_program")]
     pub program: String,
     /// Shown in its profile.
@@ -107,7 +107,7 @@ pub enum Publishing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
-    /// Kept as a dead letter, which can be replayed.
+    /// Kept as a dead letter.
     #[default]
     DeadLetter,
     /// Refused and logged.
@@ -150,16 +150,11 @@ pub enum ManifestError {
     Syntax(#[from] toml::de::Error),
     #[error("name: {0:?} is not 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")]
     Name(String),
-    #[error("program: there is no program {0:?}; there are {known}", known = PROGRAMS.join(", "))]
-    Program(String),
     #[error("dm.allow: over {ALLOW_MAX} keys")]
     AllowTooLong,
     #[error("about: over 1,000 characters")]
     AboutTooLong,
 }
-
-/// The programs a node can run.
-pub const PROGRAMS: [&str; 2] = ["concierge", "echo"];
 
 impl Manifest {
     /// A manifest with every default.
@@ -176,12 +171,20 @@ impl Manifest {
         }
     }
 
+    /// Reads a manifest that was checked when it was written, by whatever the rules were then.
+    ///
+    /// # Errors
+    /// When it is no manifest at all.
+    pub fn read(text: &str) -> Result<Self, ManifestError> {
+        Ok(toml::from_str(text)?)
+    }
+
     /// Reads and checks a manifest.
     ///
     /// # Errors
     /// Names the key, and for syntax the line and column.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        let manifest: Self = toml::from_str(text)?;
+        let manifest = Self::read(text)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -193,9 +196,6 @@ impl Manifest {
     pub fn check(&self) -> Result<(), ManifestError> {
         if !is_name(&self.name) {
             return Err(ManifestError::Name(self.name.clone()));
-        }
-        if !PROGRAMS.contains(&self.program.as_str()) {
-            return Err(ManifestError::Program(self.program.clone()));
         }
         if self.dm.allow.len() > ALLOW_MAX {
             return Err(ManifestError::AllowTooLong);
@@ -232,13 +232,13 @@ mod tests {
 
     #[test]
     fn errors_name_line_and_key() {
-        let wrong = Manifest::parse("name = \"alice\"\n[dm]\npolicy = \"everybody\"\n").unwrap_err().to_string();
+        let wrong =
+            Manifest::parse("name = \"alice\"\n[dm]\npolicy = \"everybody\"\n").unwrap_err().to_string();
         assert!(wrong.contains("line 3") && wrong.contains("policy"), "{wrong}");
         let unknown = Manifest::parse("name = \"alice\"\ncolour = 1\n").unwrap_err().to_string();
         assert!(unknown.contains("line 2") && unknown.contains("colour"), "{unknown}");
         for bad in ["", "Alice", "-a", "a b", "../x"] {
             assert!(matches!(Manifest::new(bad, "echo").check(), Err(ManifestError::Name(_))), "{bad}");
         }
-        assert!(matches!(Manifest::new("a", "skynet").check(), Err(ManifestError::Program(_))));
     }
 }

@@ -91,7 +91,9 @@ mod tests {
             serde_json::from_str(include_str!("../../../nips/vectors/record.json")).unwrap();
         let hex = |value: &serde_json::Value| -> Vec<u8> {
             let text = value.as_str().unwrap().as_bytes();
-            text.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+            text.chunks(2)
+                .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+                .collect()
         };
         let cases = vectors["randomness"].as_array().unwrap();
         assert!(!cases.is_empty());

@@ -38,13 +38,7 @@ pub struct Schedule {
 impl Schedule {
     /// A schedule for so many workers.
     pub fn new(workers: usize) -> Self {
-        Self {
-            queue: VecDeque::new(),
-            states: HashMap::new(),
-            later: BinaryHeap::new(),
-            ticking: 0,
-            workers,
-        }
+        Self { queue: VecDeque::new(), states: HashMap::new(), later: BinaryHeap::new(), ticking: 0, workers }
     }
 
     /// Something is in the agent's inbox.

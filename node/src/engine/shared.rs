@@ -39,7 +39,12 @@ pub(crate) struct Manifests(Mutex<HashMap<AgentId, (u64, Arc<Manifest>)>>);
 
 impl Manifests {
     /// The manifest of an agent that is at `version`.
-    pub(crate) fn get(&self, store: &Store, id: AgentId, version: u64) -> Result<Arc<Manifest>, BackendError> {
+    pub(crate) fn get(
+        &self,
+        store: &Store,
+        id: AgentId,
+        version: u64,
+    ) -> Result<Arc<Manifest>, BackendError> {
         {
             let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((_, manifest)) = known.get(&id).filter(|(at, _)| *at == version) {
@@ -77,6 +82,13 @@ impl Programs {
     /// Adds or replaces a program.
     pub fn add(&mut self, name: &str, program: Arc<dyn Agent>) {
         self.0.insert(name.to_owned(), program);
+    }
+
+    /// The names there are, sorted.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn Agent>> {

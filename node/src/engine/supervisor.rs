@@ -78,8 +78,10 @@ impl Blocked {
     }
 
     /// Whether any sender of the agent waits.
-    pub(crate) fn any(&self, agent: AgentId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|(blocked, _)| *blocked == agent)
+    pub(crate) fn any(&self, agent: AgentId, now_ms: u64) -> bool {
+        let mut blocked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked.retain(|_, until_ms| *until_ms > now_ms);
+        blocked.keys().any(|(blocked, _)| *blocked == agent)
     }
 }
 
@@ -116,6 +118,6 @@ mod tests {
         assert_eq!(blocked.until(AgentId(1), None, 99), Some(100));
         assert_eq!(blocked.until(AgentId(2), None, 99), None);
         assert_eq!(blocked.until(AgentId(1), None, 100), None);
-        assert!(!blocked.any(AgentId(1)));
+        assert!(!blocked.any(AgentId(1), 100));
     }
 }

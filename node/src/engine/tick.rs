@@ -54,7 +54,11 @@ pub(crate) enum NoCommit {
 }
 
 /// Runs the program and makes the commit of what it did.
-pub(crate) async fn run(shared: &Shared, begun: &Begun<'_>, program: &dyn Agent) -> Result<TickCommit, NoCommit> {
+pub(crate) async fn run(
+    shared: &Shared,
+    begun: &Begun<'_>,
+    program: &dyn Agent,
+) -> Result<TickCommit, NoCommit> {
     let started = Instant::now();
     let envelope = &begun.waiting.envelope;
     let secret = shared.keyring.secret(begun.row.id);
@@ -184,7 +188,8 @@ async fn reply(shared: &Shared, begun: &Begun<'_>, text: Option<String>, now_ms:
         (Protocol::Nip04, Stage::Signed(parcels)) => parcels.first().map(|parcel| parcel.event.id),
         (Protocol::Nip04, _) => None,
     };
-    let item = Box::new(OutRow { outgoing, stage, at_ms: now_ms });
+    // The message has the tick's time; the day it is tried for begins now.
+    let item = Box::new(OutRow { outgoing, stage, at_ms: shared.time.now_ms() });
     Reply::Sent { item, id, to: origin.peer, bucket: (origin.peer, bucket) }
 }
 
@@ -209,9 +214,7 @@ fn fields(
 ) -> Fields {
     let envelope = &begun.waiting.envelope;
     let from = envelope.sender().and_then(|key| key.to_bech32().ok());
-    let call = |(path, content): (&crate::namespace::Path, &Option<Vec<u8>>)| {
-        json!({ "path": path.as_str(), "bytes": content.as_ref().map(Vec::len) })
-    };
+    let call = |(path, content): (&crate::namespace::Path, &Option<Vec<u8>>)| json!({ "path": path.as_str(), "bytes": content.as_ref().map(Vec::len) });
     let calls: Vec<Value> = files.iter().take(CALLS_MAX).map(call).collect();
     let (outcome, sent) = match reply {
         Reply::None => ("done", json!([])),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oa_nips::mail::{Draft, Protocol};
 use oa_nips::nostr::ToBech32;
 
 use crate::agent::AgentId;
@@ -12,17 +13,18 @@ use crate::agent::manifest::Manifest;
 use crate::engine::running::Slot;
 use crate::engine::schedule::Left;
 use crate::engine::shared::Shared;
-use crate::engine::supervisor::{Blocked, Cause, judge};
+use crate::engine::supervisor::{Blocked, Cause, Judgement, judge};
 use crate::engine::tick::{self, Begun, NoCommit};
 use crate::notice::Notice;
-use crate::outbox;
 use crate::program::Fault;
 use crate::store::backend::BackendError;
-use crate::store::row::{AgentRow, Waiting};
-use crate::store::write::{Failed, Poke, Verdict, Write};
+use crate::store::row::{AgentRow, Outgoing, Waiting};
+use crate::store::write::{Failed, Told, Verdict, Write};
 
 /// Envelopes of one agent in a row, before others have a turn.
 const TURN: usize = 16;
+/// The pause after an error that is not the program's, in milliseconds.
+pub(super) const AFTER_ERROR_MS: u64 = 5000;
 /// Envelopes looked at for one that may run, while none of their senders is blocked.
 const LOOK: usize = 1;
 
@@ -33,9 +35,9 @@ pub(crate) async fn work(shared: &Shared, blocked: &Blocked, agent: AgentId) -> 
             Ok(None) => {}
             Ok(Some(left)) => return left,
             Err(error) => {
-                // The node hears of a store that stopped and ends; nothing is lost by leaving.
+                // A store that stopped ends the node; what cannot be read now may be readable later.
                 tracing::error!(%agent, %error, "tick given up");
-                return Left::Empty;
+                return Left::Until(shared.time.now_ms().saturating_add(AFTER_ERROR_MS));
             }
         }
     }
@@ -70,7 +72,12 @@ async fn step(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Opti
                     shared.outbox.nudge(range);
                     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                     let agent = || row.name.clone();
-                    shared.notices.tell(|| Notice::Tick { agent: agent(), seq: record_seq, outcome, duration_ms });
+                    shared.notices.tell(|| Notice::Tick {
+                        agent: agent(),
+                        seq: record_seq,
+                        outcome,
+                        duration_ms,
+                    });
                 }
                 // Something else changed the agent meanwhile: the envelope still waits, and runs on what is now.
                 verdict => tracing::debug!(%agent, ?verdict, "tick did not commit"),
@@ -91,8 +98,8 @@ enum Picked {
 
 /// The oldest envelope whose sender is not held up.
 fn pick(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Picked, BackendError> {
-    let look = if blocked.any(agent) { mailbox::INBOX_MAX as usize * 2 } else { LOOK };
     let now_ms = shared.time.now_ms();
+    let look = if blocked.any(agent, now_ms) { mailbox::INBOX_MAX as usize * 2 } else { LOOK };
     let mut earliest = None;
     for (seq, waiting) in shared.store.inbox(agent, look)? {
         match blocked.until(agent, waiting.envelope.sender(), now_ms) {
@@ -104,7 +111,12 @@ fn pick(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Picked, Ba
 }
 
 /// How far whoever woke the agent is trusted now, which may differ from when the mail came in.
-fn trust(shared: &Shared, row: &AgentRow, manifest: &Manifest, envelope: &Envelope) -> Result<Trust, BackendError> {
+fn trust(
+    shared: &Shared,
+    row: &AgentRow,
+    manifest: &Manifest,
+    envelope: &Envelope,
+) -> Result<Trust, BackendError> {
     let Some(origin) = &envelope.origin else { return Ok(Trust::Node) };
     let peer = shared.store.peer(row.id, &origin.peer)?.unwrap_or_default();
     let hearing = mailbox::hearing(manifest, row.owner.as_ref(), &peer, &origin.peer, u8::MAX);
@@ -126,63 +138,71 @@ async fn fail(
     let (row, waiting) = (begun.row, begun.waiting);
     let judgement = judge(cause, begun.trust, waiting.failures, row.failures);
     tracing::warn!(agent = row.name, envelope = %waiting.envelope.id, reason, "tick failed");
-    shared.notices.tell(|| Notice::Tick { agent: row.name.clone(), seq: row.head.seq, outcome: "failed", duration_ms: 0 });
-    let failed = Failed {
-        agent: row.id,
-        seq: begun.seq,
-        reason: reason.clone(),
-        is_crash: false,
-        max: judgement.max,
-        then: judgement.then,
-    };
-    match shared.store.write(Write::Fail(failed)).await? {
-        Verdict::Buried => gave_up(shared, row, &waiting.envelope, &reason, judgement.then).await?,
-        _ => {
-            let until_ms = shared.time.now_ms().saturating_add(judgement.pause_ms);
-            blocked.block(row.id, waiting.envelope.sender(), until_ms);
-        }
+    shared.notices.tell(|| Notice::Tick {
+        agent: row.name.clone(),
+        seq: row.head.seq,
+        outcome: "failed",
+        duration_ms: 0,
+    });
+    if !give_up(shared, row, begun.seq, waiting, judgement, false, &reason).await? {
+        let until_ms = shared.time.now_ms().saturating_add(judgement.pause_ms);
+        blocked.block(row.id, waiting.envelope.sender(), until_ms);
     }
     Ok(None)
 }
 
-/// An envelope became a dead letter: the program hears of it, and if the agent was stopped, its owner does.
-pub(crate) async fn gave_up(
+/// Counts a failure; answers whether with it the envelope became a dead letter. Then, in the same transaction, the
+/// program hears of it, or if the agent was stopped, its owner does.
+async fn give_up(
     shared: &Shared,
     row: &AgentRow,
-    envelope: &Envelope,
+    seq: u64,
+    waiting: &Waiting,
+    judgement: Judgement,
+    is_crash: bool,
     reason: &str,
-    then: Option<Lifecycle>,
-) -> Result<(), BackendError> {
+) -> Result<bool, BackendError> {
     let now_ms = shared.time.now_ms();
-    let Some(lifecycle) = then else {
-        // An error about an error would never end.
-        if envelope.kind != Kind::Error {
-            let mut error = Envelope::from_node(Kind::Error, &format!("error:{}:{}", row.id, envelope.id), now_ms);
-            error.text = reason.to_owned();
-            shared.store.write(Write::Poke(Box::new(Poke { agent: row.id, envelope: error }))).await?;
+    let told = match (judgement.then, row.owner) {
+        (Some(lifecycle), Some(owner)) => {
+            let text = obituary(row, &waiting.envelope, lifecycle, reason);
+            let draft = Draft { auto_hop: 1, ..Draft::text(owner, text, now_ms) };
+            Some(Told::Owner(Box::new(Outgoing::Mail { draft, protocol: Protocol::Nip17, relay: None })))
         }
-        return Ok(());
+        (Some(_), None) => None,
+        // An error about an error would never end.
+        (None, _) if waiting.envelope.kind == Kind::Error => None,
+        (None, _) => {
+            let name = format!("error:{}:{}", row.id, waiting.envelope.id);
+            let envelope =
+                Envelope { text: reason.to_owned(), ..Envelope::from_node(Kind::Error, &name, now_ms) };
+            Some(Told::Program(Box::new(envelope)))
+        }
     };
-    shared.notices.tell(|| Notice::Lifecycle {
-        agent: row.name.clone(),
-        lifecycle: lifecycle.to_string(),
-        reason: reason.to_owned(),
-    });
-    let Some(owner) = row.owner else { return Ok(()) };
+    let Judgement { max, then, .. } = judgement;
+    let reason = reason.to_owned();
+    let failed =
+        Failed { agent: row.id, seq, reason: reason.clone(), is_crash, max, then, at_ms: now_ms, told };
+    let Verdict::Buried(range) = shared.store.write(Write::Fail(failed)).await? else { return Ok(false) };
+    shared.outbox.nudge(range);
+    if let Some(lifecycle) = then {
+        let agent = row.name.clone();
+        shared.notices.tell(|| Notice::Lifecycle { agent, lifecycle: lifecycle.to_string(), reason });
+    }
+    Ok(true)
+}
+
+fn obituary(row: &AgentRow, envelope: &Envelope, lifecycle: Lifecycle, reason: &str) -> String {
     let from = envelope.sender().and_then(|key| key.to_bech32().ok()).unwrap_or_else(|| "itself".to_owned());
-    let text = format!(
+    let name = &row.name;
+    format!(
         "I have stopped ({lifecycle}). A message from {from} made my program fail: {reason}. It is kept as a dead \
-         letter. `oa call /agents/{name}/ctl resume` lets me go on.",
-        name = row.name,
-    );
-    outbox::say(&shared.store, &shared.outbox, row.id, owner, text, now_ms).await
+         letter. `oa agent ctl {name} resume` lets me go on."
+    )
 }
 
 /// Counts a death of the process against the envelopes that ran when it died.
-pub(crate) async fn count_crashes(
-    shared: &Arc<Shared>,
-    ran: Vec<Slot>,
-) -> Result<(), BackendError> {
+pub(crate) async fn count_crashes(shared: &Arc<Shared>, ran: Vec<Slot>) -> Result<(), BackendError> {
     for Slot { agent, envelope: id, .. } in ran {
         let Some(row) = shared.store.agent(agent)? else { continue };
         let inbox = shared.store.inbox(agent, mailbox::INBOX_MAX as usize * 2)?;
@@ -190,12 +210,8 @@ pub(crate) async fn count_crashes(
             continue;
         };
         let judgement = judge(Cause::Process, Trust::Node, waiting.crashes, row.failures);
-        let reason = "the node died while it ran, too many times".to_owned();
-        let (max, then) = (judgement.max, judgement.then);
-        let failed = Failed { agent, seq, reason: reason.clone(), is_crash: true, max, then };
-        if shared.store.write(Write::Fail(failed)).await? == Verdict::Buried {
-            gave_up(shared, &row, &waiting.envelope, &reason, then).await?;
-        }
+        let reason = "the node died while it ran, too many times";
+        give_up(shared, &row, seq, &waiting, judgement, true, reason).await?;
     }
     Ok(())
 }

@@ -3,10 +3,10 @@
 use oa_nips::nostr::ToBech32;
 use serde_json::json;
 
+use crate::agent::AgentId;
 use crate::agent::alarm::{self, Alarm};
 use crate::agent::envelope::{Envelope, Trust};
 use crate::agent::manifest::Manifest;
-use crate::agent::AgentId;
 use crate::namespace::{Committed, Path, ScheduleCheck, Values};
 use crate::store::Store;
 use crate::store::row::AgentRow;
@@ -57,7 +57,13 @@ impl ScheduleCheck for Alarms {
 }
 
 /// The value files of a tick.
-pub(crate) fn values(row: &AgentRow, manifest: &Manifest, envelope: &Envelope, trust: Trust, relays: &[String]) -> Values {
+pub(crate) fn values(
+    row: &AgentRow,
+    manifest: &Manifest,
+    envelope: &Envelope,
+    trust: Trust,
+    relays: &[String],
+) -> Values {
     let npub = row.pubkey.to_bech32().unwrap_or_default();
     Values {
         trigger: envelope.trigger(trust),
@@ -68,7 +74,12 @@ pub(crate) fn values(row: &AgentRow, manifest: &Manifest, envelope: &Envelope, t
 }
 
 /// The content of `/status`.
-pub(crate) fn status(row: &AgentRow, manifest: &Manifest, relays: &[String], now_ms: u64) -> serde_json::Value {
+pub(crate) fn status(
+    row: &AgentRow,
+    manifest: &Manifest,
+    relays: &[String],
+    now_ms: u64,
+) -> serde_json::Value {
     json!({
         "name": row.name,
         "npub": row.pubkey.to_bech32().unwrap_or_default(),

@@ -56,7 +56,7 @@ pub(super) fn decide(
 ) -> Result<Option<Decided>, BackendError> {
     let now_ms = shared.time.now_ms();
     let (agent, mail, event, pow_bits) = match opened {
-        Opened::Nothing => return Ok(None),
+        Opened::Nothing | Opened::Later => return Ok(None),
         Opened::Foreign(event) => return Ok(Some(Decided::quiet(Write::Handled(vec![event])))),
         Opened::Unreadable { agent, event, reason } => {
             let Some(row) = shared.store.agent(agent)? else { return Ok(None) };
@@ -138,7 +138,7 @@ impl Case<'_> {
         let settled = Settled {
             agent: self.row.id,
             event: self.event,
-            envelope: Some(Hex(self.mail.id.to_bytes())),
+            envelope: Some((Hex(self.mail.id.to_bytes()), self.mail.sent_at_ms)),
             at_ms: self.now_ms,
             answer,
         };
@@ -160,22 +160,20 @@ impl Case<'_> {
     fn command(&self) -> Result<Option<Decided>, BackendError> {
         let text = self.mail.text().unwrap_or_default().trim();
         let Some((verb, code)) = text.split_once(char::is_whitespace) else { return Ok(None) };
+        let has_claim = self.row.claim.as_ref().is_some_and(|claim| claim.expires_at_ms > self.now_ms);
         let is_sealed = self.mail.protocol == Protocol::Nip17 && self.mail.auto_hop == 0;
         match verb.to_ascii_lowercase().as_str() {
-            "claim" if self.row.claim.is_some() && is_sealed => Ok(Some(self.claim(code.trim()))),
-            "allow" if self.row.owner == Some(self.mail.author) && is_sealed => self.allow(code.trim()).map(Some),
+            "claim" if has_claim && is_sealed => Ok(Some(self.claim(code.trim()))),
+            "allow" if self.row.owner == Some(self.mail.author) && is_sealed => {
+                self.allow(code.trim()).map(Some)
+            }
             _ => Ok(None),
         }
     }
 
     fn claim(&self, code: &str) -> Decided {
         let by = self.mail.author;
-        let open = self.row.claim.as_ref().filter(|claim| claim.expires_at_ms > self.now_ms);
-        let Some(claim) = open else {
-            let reply = self.reply("That code has expired. Whoever runs me can make a new one.");
-            return self.settle(Answer::Say { reply });
-        };
-        if codes::digest(code) != claim.digest {
+        if self.row.claim.as_ref().is_none_or(|claim| codes::digest(code) != claim.digest) {
             let reply = self.reply("That is not the code. Please look at it again.");
             return self.settle(Answer::WrongClaim { reply });
         }

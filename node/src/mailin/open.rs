@@ -19,7 +19,9 @@ pub(super) enum Opened {
     Unreadable { agent: AgentId, event: EventRef, reason: String },
     /// For nobody here.
     Foreign(EventRef),
-    /// Known, forged, or not to be opened now; the next sweep tells which.
+    /// For one of our agents, whose signer is away; not noted as handled, so that a sweep brings it again.
+    Later,
+    /// Known already, or forged.
     Nothing,
 }
 
@@ -56,9 +58,8 @@ pub(super) async fn open(shared: &Shared, event: Event, is_verified: bool) -> Op
             Opened::Mail { agent, mail: Box::new(mail), event: found, pow_bits }
         }
         Err(UnwrapError::Signer(SignerError::Unavailable(reason))) => {
-            // Not noted as handled, so a sweep brings it again.
             tracing::warn!(%agent, reason, "signer away, mail is opened later");
-            Opened::Nothing
+            Opened::Later
         }
         Err(error) => Opened::Unreadable { agent, event: found, reason: error.to_string() },
     }

@@ -17,8 +17,8 @@ use crate::drivers::nostr::Pool;
 use crate::engine::Engine;
 use crate::engine::shared::Shared;
 use crate::keyring::Addresses;
-use crate::profiles;
 use crate::operator::tree::Keep;
+use crate::profiles;
 use crate::store::row::{AgentRow, Claim};
 use crate::store::write::{AgentChange, NewAgent, Poke, Verdict, Write};
 
@@ -39,13 +39,23 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
+    fn check_program(&self, manifest: &Manifest) -> Result<(), OpError> {
+        let programs = &self.shared.programs;
+        if programs.get(&manifest.program).is_some() {
+            return Ok(());
+        }
+        let known = programs.names().join(", ");
+        let message = format!("manifest: program: there is no {:?}; there are {known}", manifest.program);
+        Err(OpError::new(Code::InvalidInput, message))
+    }
+
     /// Creates an agent; `keep` is a write that lands with it.
     pub(crate) async fn create(
         &self,
         manifest: Manifest,
-        claim: Option<Claim>,
         keep: impl FnOnce(PublicKey) -> Option<Write>,
     ) -> Result<(AgentId, PublicKey), OpError> {
+        self.check_program(&manifest)?;
         let _turn = self.creating.lock().await;
         let shared = &self.shared;
         let id = shared.store.next_agent_id()?;
@@ -56,7 +66,7 @@ impl Admin {
         let profile = profiles::events(&manifest, pubkey, &self.published, at);
         let session = session();
         let name = manifest.name.clone();
-        let new = NewAgent { id, pubkey, manifest, session, claim, at_ms, profile };
+        let new = NewAgent { id, pubkey, manifest, session, at_ms, profile };
         let mut unit = vec![Write::CreateAgent(Box::new(new))];
         unit.extend(keep(pubkey));
         // Known before the commit, so that mail that comes at once finds its agent.
@@ -101,7 +111,8 @@ impl Admin {
             OpError::new(Code::InvalidInput, format!(r#"an inbox takes {{"text": "..."}}: {error}"#))
         })?;
         let now_ms = self.shared.time.now_ms();
-        let origin = Origin { peer: *caller, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
+        let origin =
+            Origin { peer: *caller, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
         let envelope = Envelope {
             origin: Some(origin),
             text,
@@ -121,8 +132,12 @@ impl Admin {
         manifest: Manifest,
         keep: Keep<'_>,
     ) -> Result<Vec<u8>, OpError> {
+        self.check_program(&manifest)?;
         if manifest.name != row.name {
-            return Err(OpError::new(Code::InvalidInput, format!("manifest: name: {} cannot be renamed", row.name)));
+            return Err(OpError::new(
+                Code::InvalidInput,
+                format!("manifest: name: {} cannot be renamed", row.name),
+            ));
         }
         let mut unit = profiles::publish(row, &manifest, &self.published, self.shared.time.now_ms());
         unit.push(Write::ChangeAgent(row.id, AgentChange::Manifest(Box::new(manifest))));

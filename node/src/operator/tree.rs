@@ -45,7 +45,11 @@ pub(super) async fn read(admin: &Admin, request: &Request) -> Reply {
         Verb::Stat => {
             let name = path.components().last().unwrap_or("/").to_owned();
             let file_type = file.file_type();
-            let size = if file_type == FileType::Value { file.content(admin)?.map_or(0, |c| c.len() as u64) } else { 0 };
+            let size = if file_type == FileType::Value {
+                file.content(admin)?.map_or(0, |c| c.len() as u64)
+            } else {
+                0
+            };
             Ok(to_json(&Stat { name, file_type, size }))
         }
         Verb::Read => {
@@ -54,7 +58,11 @@ pub(super) async fn read(admin: &Admin, request: &Request) -> Reply {
                 _ => OpError::new(Code::PermissionDenied, format!("{path} is not to be read")),
             })?;
             let from = usize::try_from(request.offset).unwrap_or(usize::MAX).min(content.len());
-            let count = if request.count == 0 { usize::MAX } else { usize::try_from(request.count).unwrap_or(usize::MAX) };
+            let count = if request.count == 0 {
+                usize::MAX
+            } else {
+                usize::try_from(request.count).unwrap_or(usize::MAX)
+            };
             Ok(content.into_iter().skip(from).take(count).collect())
         }
         verb => Err(unavailable(verb, &path)),
@@ -78,7 +86,7 @@ pub(super) async fn change(admin: &Admin, caller: &PublicKey, request: &Request,
             manifest.owner.get_or_insert(Npub(*caller));
             let name = manifest.name.clone();
             let (_, pubkey) =
-                admin.create(manifest, None, |pubkey| Some(keep(&Ok(created(&name, &pubkey))))).await?;
+                admin.create(manifest, |pubkey| Some(keep(&Ok(created(&name, &pubkey))))).await?;
             Ok(created(&name, &pubkey))
         }
         (Verb::Call, Place::Ctl(row)) => admin.ctl(&row, &text()?, keep).await,
@@ -151,7 +159,9 @@ impl Place {
             ["agents", name, "logs"] => admin.named(name).map(|_| Self::AgentFolder(&LOGS)),
             ["agents", name, "logs", "ticks"] => value(name, ticks),
             ["agents", name, "logs", "refused"] => value(name, refused),
-            ["agents", name, "deadletter" | "outbox"] => admin.named(name).map(|_| Self::AgentFolder(&LISTED)),
+            ["agents", name, "deadletter" | "outbox"] => {
+                admin.named(name).map(|_| Self::AgentFolder(&LISTED))
+            }
             ["agents", name, "deadletter", "list"] => value(name, dead_letters),
             ["agents", name, "outbox", "list"] => value(name, outbox),
             ["agents", name, "memory" | "goals" | "schedule", ..] => {
@@ -172,22 +182,31 @@ impl Place {
             Self::New | Self::Ctl(_) => FileType::Call,
             Self::State(_, path) if path.components().count() == 1 => FileType::Dir,
             Self::InboxNew(_) => FileType::Append,
-            Self::State(..) | Self::Value(..) | Self::Manifest(_) | Self::NodeStatus | Self::NodeVersion => FileType::Value,
+            Self::State(..) | Self::Value(..) | Self::Manifest(_) | Self::NodeStatus | Self::NodeVersion => {
+                FileType::Value
+            }
         }
     }
 
     fn list(&self, admin: &Admin) -> Result<Option<Vec<Stat>>, OpError> {
-        let entry = |(name, file_type): &(&str, FileType)| Stat { name: (*name).to_owned(), file_type: *file_type, size: 0 };
+        let entry = |(name, file_type): &(&str, FileType)| Stat {
+            name: (*name).to_owned(),
+            file_type: *file_type,
+            size: 0,
+        };
         Ok(Some(match self {
             Self::Root => [("agents", FileType::Dir), ("node", FileType::Dir)].iter().map(entry).collect(),
             Self::Agents => {
                 let names = admin.shared.store.names(NAMES)?;
-                let agents = names.into_iter().map(|(name, _)| Stat { name, file_type: FileType::Dir, size: 0 });
+                let agents =
+                    names.into_iter().map(|(name, _)| Stat { name, file_type: FileType::Dir, size: 0 });
                 agents.chain([entry(&("new", FileType::Call))]).collect()
             }
             Self::Agent => AGENT.iter().map(entry).collect(),
             Self::AgentFolder(entries) => entries.iter().map(entry).collect(),
-            Self::Node => [("status", FileType::Value), ("version", FileType::Value)].iter().map(entry).collect(),
+            Self::Node => {
+                [("status", FileType::Value), ("version", FileType::Value)].iter().map(entry).collect()
+            }
             Self::State(row, path) => return state_list(admin, row, path),
             _ => return Ok(None),
         }))
@@ -248,7 +267,12 @@ fn status(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {
 }
 
 fn manifest(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {
-    Ok(admin.shared.store.manifest(row.id)?.map(|manifest| manifest.to_toml().into_bytes()).unwrap_or_default())
+    Ok(admin
+        .shared
+        .store
+        .manifest(row.id)?
+        .map(|manifest| manifest.to_toml().into_bytes())
+        .unwrap_or_default())
 }
 
 fn ticks(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {

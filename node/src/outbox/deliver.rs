@@ -5,9 +5,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use oa_nips::nostr::{PublicKey, RelayUrl, ToBech32};
 use oa_nips::port::{Ack, Publish, SignerError};
 use tokio::sync::mpsc;
@@ -26,8 +28,12 @@ use crate::time::Time;
 
 /// Nudges waiting for the actor; a full queue is made up for by the next look through the database.
 const NUDGES: usize = 4096;
-/// Items known and waiting for a place or a time.
-const WAITING_MAX: usize = 10_000;
+/// New items that wait for a place. What is beyond it is found again in the database.
+const READY_MAX: usize = 10_000;
+/// Items that wait for their next try. Beyond it the latest is forgotten here, and found again in the database.
+const LATER_MAX: usize = 10_000;
+/// Retries on their way at once: relays that are away must not hold up what is new.
+const RETRIES: usize = IN_FLIGHT / 2;
 /// How often the database is looked through for items nobody carries.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// First and longest pause between two tries.
@@ -80,10 +86,12 @@ pub(crate) fn start(carrier: Carrier, cancel: CancellationToken) -> (Outbox, tok
     let actor = Actor {
         carrier,
         ready: VecDeque::new(),
+        again: VecDeque::new(),
         known: HashSet::new(),
         later: BinaryHeap::new(),
         attempts: HashMap::new(),
         carried: JoinSet::new(),
+        retrying: 0,
     };
     (Outbox { nudges }, tokio::spawn(actor.run(queue, cancel)))
 }
@@ -91,12 +99,23 @@ pub(crate) fn start(carrier: Carrier, cancel: CancellationToken) -> (Outbox, tok
 #[derive(Debug)]
 struct Actor {
     carrier: Carrier,
+    /// New items, which go first.
     ready: VecDeque<OutId>,
-    /// Items in `ready`, in `later` or being carried.
+    /// Items to be tried again, in a share of the places.
+    again: VecDeque<OutId>,
+    /// Items in `ready`, `again` or `later`, or being carried.
     known: HashSet<OutId>,
     later: BinaryHeap<Reverse<(Instant, OutId)>>,
     attempts: HashMap<OutId, u32>,
-    carried: JoinSet<(OutId, Result<Carried, BackendError>)>,
+    carried: JoinSet<(OutId, Try, Result<Carried, BackendError>)>,
+    retrying: usize,
+}
+
+/// Whether an item is tried for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Try {
+    First,
+    Again,
 }
 
 /// How a try ended.
@@ -116,7 +135,7 @@ impl Actor {
                 biased;
                 () = cancel.cancelled() => break,
                 Some(ended) = self.carried.join_next() => match ended {
-                    Ok((id, outcome)) => self.carried(id, outcome),
+                    Ok((id, which, outcome)) => self.carried(id, which, outcome),
                     Err(error) => tracing::error!(%error, "carrying an item ended badly"),
                 },
                 Some(nudge) = queue.recv() => self.nudged(nudge),
@@ -135,29 +154,31 @@ impl Actor {
             Nudge::New(range) => range.ids().for_each(|id| self.add(id)),
             Nudge::RelayUp => {
                 let all: Vec<_> = self.later.drain().map(|Reverse((_, id))| id).collect();
-                self.ready.extend(all);
+                self.again.extend(all);
             }
         }
     }
 
     fn add(&mut self, id: OutId) {
-        if self.known.len() < WAITING_MAX && self.known.insert(id) {
+        if self.ready.len() < READY_MAX && self.known.insert(id) {
             self.ready.push_back(id);
         }
     }
 
+    /// Looks for open items that nobody carries: after a start, and those forgotten for want of room.
     fn look(&mut self) {
         let mut from = None;
-        while let Ok(page) = self.carrier.store.outbox_open(from, IN_FLIGHT) {
-            let last = page.last().copied();
+        while self.again.len() < LATER_MAX
+            && let Ok(page) = self.carrier.store.outbox_open(from, IN_FLIGHT)
+        {
+            let next = page.last().map(|id| OutId { agent: id.agent, n: id.n + 1 });
             let is_last_page = page.len() < IN_FLIGHT;
-            page.into_iter().for_each(|id| self.add(id));
-            match last {
-                Some(id) if !is_last_page && self.known.len() < WAITING_MAX => {
-                    from = Some(OutId { agent: id.agent, n: id.n + 1 });
-                }
-                _ => return,
+            let news: Vec<_> = page.into_iter().filter(|id| self.known.insert(*id)).collect();
+            self.again.extend(news);
+            if is_last_page {
+                return;
             }
+            from = next;
         }
     }
 
@@ -167,28 +188,38 @@ impl Actor {
                 break;
             }
             self.later.pop();
-            self.ready.push_back(id);
+            self.again.push_back(id);
         }
     }
 
     fn fill(&mut self) {
         while self.carried.len() < IN_FLIGHT {
-            let Some(id) = self.ready.pop_front() else { break };
+            let next = match self.ready.pop_front() {
+                Some(id) => Some((id, Try::First)),
+                None if self.retrying < RETRIES => self.again.pop_front().map(|id| (id, Try::Again)),
+                None => None,
+            };
+            let Some((id, which)) = next else { break };
+            self.retrying += usize::from(which == Try::Again);
             let carrier = self.carrier.clone();
-            self.carried.spawn(async move { (id, carrier.carry(id).await) });
+            self.carried.spawn(async move {
+                let carried = AssertUnwindSafe(carrier.carry(id)).catch_unwind().await;
+                (id, which, carried.unwrap_or(Ok(Carried::Again)))
+            });
         }
     }
 
-    fn carried(&mut self, id: OutId, outcome: Result<Carried, BackendError>) {
+    fn carried(&mut self, id: OutId, which: Try, outcome: Result<Carried, BackendError>) {
+        self.retrying -= usize::from(which == Try::Again);
         match outcome {
-            Ok(Carried::Again) => {
+            Ok(Carried::Again) if self.later.len() < LATER_MAX => {
                 let attempt = self.attempts.entry(id).or_insert(0);
                 let pause = RETRY_FIRST.saturating_mul(1 << (*attempt).min(16)).min(RETRY_LAST);
                 *attempt += 1;
                 self.later.push(Reverse((Instant::now() + pause, id)));
             }
-            Ok(Carried::Finished) | Err(_) => {
-                // A store that fails stops the node; the item is still open in it.
+            // Finished, or open in a database that will be looked through again.
+            Ok(_) | Err(_) => {
                 self.known.remove(&id);
                 self.attempts.remove(&id);
             }
@@ -224,7 +255,8 @@ impl Carrier {
         if expired {
             expire(&mut parcels);
         }
-        let waits = parcels.iter().flat_map(|parcel| &parcel.targets).any(|t| t.state == TargetState::Waiting);
+        let waits =
+            parcels.iter().flat_map(|parcel| &parcel.targets).any(|t| t.state == TargetState::Waiting);
         if !waits {
             let finished = OutRow { stage: Stage::Finished(parcels), ..row };
             self.tell(id, was_sent, &finished);
@@ -240,7 +272,12 @@ impl Carrier {
         Ok(Carried::Again)
     }
 
-    async fn finish(&self, id: OutId, mut row: OutRow, parcels: Vec<Parcel>) -> Result<Carried, BackendError> {
+    async fn finish(
+        &self,
+        id: OutId,
+        mut row: OutRow,
+        parcels: Vec<Parcel>,
+    ) -> Result<Carried, BackendError> {
         row.stage = Stage::Finished(parcels);
         self.store.write(Write::Out(id, Box::new(row))).await?;
         Ok(Carried::Finished)
@@ -256,7 +293,9 @@ impl Carrier {
                 return Ok(None);
             }
             Err(error) => {
-                self.notices.tell(|| Notice::Error { message: format!("an outgoing item cannot be signed: {error}") });
+                self.notices.tell(|| Notice::Error {
+                    message: format!("an outgoing item cannot be signed: {error}"),
+                });
                 Vec::new()
             }
         };
@@ -298,7 +337,9 @@ impl Carrier {
     /// When every relay that somebody listed is of no use, their mail goes back where it came from.
     async fn fall_back(&self, outgoing: &Outgoing, parcels: &mut [Parcel]) {
         let Outgoing::Mail { relay: Some(relay), .. } = outgoing else { return };
-        let Some(parcel) = parcels.iter_mut().find(|parcel| parcel.audience == Audience::Peer) else { return };
+        let Some(parcel) = parcels.iter_mut().find(|parcel| parcel.audience == Audience::Peer) else {
+            return;
+        };
         let hopeless = parcel.targets.iter().all(|target| matches!(target.state, TargetState::Refused(_)));
         if hopeless && !parcel.targets.iter().any(|target| target.relay == *relay) {
             parcel.targets.push(Target { relay: relay.clone(), state: TargetState::Waiting });
@@ -317,7 +358,9 @@ impl Carrier {
                     match self.publish.publish(&target.relay, event, ACK_DEADLINE).await {
                         Ack::Accepted => target.state = TargetState::Acked,
                         Ack::Refused(reason) => target.state = TargetState::Refused(reason),
-                        Ack::Unreached(reason) => tracing::debug!(relay = %target.relay, reason, "not reached"),
+                        Ack::Unreached(reason) => {
+                            tracing::debug!(relay = %target.relay, reason, "not reached")
+                        }
                     }
                 });
             }

@@ -88,7 +88,9 @@ impl Directory {
         for event in answers.into_iter().flatten().flatten().filter(|event| event.pubkey == *who) {
             let slot = newest.entry(event.kind.as_u16());
             slot.and_modify(|old| {
-                if (event.created_at, std::cmp::Reverse(event.id)) > (old.created_at, std::cmp::Reverse(old.id)) {
+                if (event.created_at, std::cmp::Reverse(event.id))
+                    > (old.created_at, std::cmp::Reverse(old.id))
+                {
                     *old = event.clone();
                 }
             })

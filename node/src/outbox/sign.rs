@@ -16,11 +16,7 @@ fn entropy(keys: &Keys) -> u32 {
 ///
 /// # Errors
 /// What the signer said; nothing has left.
-pub async fn sign(
-    outgoing: &Outgoing,
-    signer: &dyn Signer,
-    now_s: u64,
-) -> Result<Vec<Parcel>, SignerError> {
+pub async fn sign(outgoing: &Outgoing, signer: &dyn Signer, now_s: u64) -> Result<Vec<Parcel>, SignerError> {
     let parcel = |event, audience| Parcel { event, audience, targets: Vec::new() };
     match outgoing {
         Outgoing::Event { event } => Ok(vec![parcel(signer.sign(event.clone()).await?, Audience::Own)]),
@@ -32,7 +28,8 @@ pub async fn sign(
         Outgoing::Mail { draft, protocol: Protocol::Nip17, .. } => {
             let me = signer.public_key();
             let rumor = mail::to_json(&draft.rumor(me));
-            let mut parcels = vec![parcel(wrapped(&rumor, draft, &draft.recipient, signer, now_s).await?, Audience::Peer)];
+            let mut parcels =
+                vec![parcel(wrapped(&rumor, draft, &draft.recipient, signer, now_s).await?, Audience::Peer)];
             if draft.recipient != me {
                 parcels.push(parcel(wrapped(&rumor, draft, &me, signer, now_s).await?, Audience::Own));
             }
@@ -55,7 +52,8 @@ async fn wrapped(
     let seal = mail::seal(signer.public_key(), signer.nip44_encrypt(to, rumor).await?, sealed_at);
     let seal = signer.sign(seal).await?.as_json();
     let refused = |error: &dyn std::fmt::Display| SignerError::Refused(format!("wrap: {error}"));
-    let content = nip44::encrypt(one_time.secret_key(), to, seal, nip44::Version::V2).map_err(|e| refused(&e))?;
+    let content =
+        nip44::encrypt(one_time.secret_key(), to, seal, nip44::Version::V2).map_err(|e| refused(&e))?;
     mail::wrap(one_time.public_key(), *to, content, wrapped_at)
         .sign_with_keys(&one_time)
         .map_err(|error| refused(&error))

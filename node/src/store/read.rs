@@ -37,7 +37,12 @@ impl Store {
         pairs.into_iter().map(|(key, bytes)| Ok((key, decode(table, &bytes)?))).collect()
     }
 
-    fn numbered<T: DeserializeOwned>(&self, table: Table, agent: AgentId, range: Range) -> Result<Vec<(u64, T)>> {
+    fn numbered<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        agent: AgentId,
+        range: Range,
+    ) -> Result<Vec<(u64, T)>> {
         debug_assert!(range.from.starts_with(&agent.0.to_be_bytes()), "a range of this agent");
         let rows = self.scan(table, &range)?;
         Ok(rows.into_iter().filter_map(|(key, row)| Some((key::number(&key)?, row))).collect())
@@ -92,7 +97,7 @@ impl Store {
     pub fn manifest(&self, id: AgentId) -> Result<Option<Manifest>> {
         let Some(bytes) = self.backend.get(Table::Manifests, &key::agent(id))? else { return Ok(None) };
         let text = String::from_utf8_lossy(&bytes);
-        Manifest::parse(&text).map(Some).map_err(|error| BackendError::Corrupt {
+        Manifest::read(&text).map(Some).map_err(|error| BackendError::Corrupt {
             path: format!("manifest of agent {id}"),
             detail: error.to_string(),
         })
@@ -157,9 +162,8 @@ impl Store {
     /// An agent's alarms by their ids.
     pub fn alarms(&self, id: AgentId) -> Result<Vec<(String, Alarm)>> {
         let rows = self.scan(Table::Alarms, &Range::prefix(key::agent(id)))?;
-        let parse = |(key, alarm): (Vec<u8>, Alarm)| {
-            Some((String::from_utf8(key.get(4..)?.to_vec()).ok()?, alarm))
-        };
+        let parse =
+            |(key, alarm): (Vec<u8>, Alarm)| Some((String::from_utf8(key.get(4..)?.to_vec()).ok()?, alarm));
         Ok(rows.into_iter().filter_map(parse).collect())
     }
 
@@ -215,7 +219,8 @@ impl Store {
 
     /// Events dealt with whose `created_at` is `since_s` or later.
     pub fn handled(&self, since_s: u64) -> Result<Vec<(u64, EventId)>> {
-        let range = Range { from: since_s.to_be_bytes().to_vec(), to: None, reverse: false, limit: usize::MAX };
+        let range =
+            Range { from: since_s.to_be_bytes().to_vec(), to: None, reverse: false, limit: usize::MAX };
         let pairs = self.backend.scan(Table::Handled, &range)?;
         let parse = |(key, _): (Vec<u8>, Vec<u8>)| {
             let (at, id) = key.split_first_chunk()?;

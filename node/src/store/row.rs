@@ -2,8 +2,8 @@
 
 use oa_nips::hex::{Hash, Hex};
 use oa_nips::mail::Draft;
-use oa_nips::nostr::{Event, PublicKey, RelayUrl, UnsignedEvent};
 use oa_nips::mail::Protocol;
+use oa_nips::nostr::{Event, PublicKey, RelayUrl, UnsignedEvent};
 use oa_nips::record::{Head, SessionId};
 use serde::{Deserialize, Serialize};
 

@@ -29,18 +29,25 @@ impl<'a> Tx<'a> {
 
     /// Applies one unit, and answers a verdict for each of its writes.
     pub(crate) fn apply(&mut self, unit: Vec<Write>) -> Result<Vec<Verdict>, BackendError> {
+        let verdicts = self.apply_all(unit);
+        let unit = std::mem::take(&mut self.unit);
+        // Whatever ended the unit early, an error too, leaves nothing of it to the next.
+        if verdicts.as_ref().is_ok_and(|verdicts| !verdicts.iter().any(Verdict::stops_unit)) {
+            self.batch.extend(unit);
+        }
+        verdicts
+    }
+
+    fn apply_all(&mut self, unit: Vec<Write>) -> Result<Vec<Verdict>, BackendError> {
         let mut verdicts = Vec::with_capacity(unit.len());
         for write in unit {
             let verdict = write.apply(self)?;
             let stops = verdict.stops_unit();
             verdicts.push(verdict);
             if stops {
-                self.unit.clear();
-                return Ok(verdicts);
+                break;
             }
         }
-        let unit = std::mem::take(&mut self.unit);
-        self.batch.extend(unit);
         Ok(verdicts)
     }
 
@@ -61,7 +68,11 @@ impl<'a> Tx<'a> {
         self.bytes(table, key).map(|value| value.is_some())
     }
 
-    pub(super) fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, BackendError> {
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<T>, BackendError> {
         self.bytes(table, key)?.map(|bytes| decode(table, &bytes)).transpose()
     }
 

@@ -12,7 +12,7 @@ use oa_nips::port::{Row, RowWrite};
 pub use agent::{AgentChange, NewAgent};
 pub use mail::{Answer, Delivery, Settled};
 pub use out::Published;
-pub use tick::{AlarmChange, AlarmFiring, Failed, Poke, TickCommit};
+pub use tick::{AlarmChange, AlarmFiring, Failed, Poke, TickCommit, Told};
 
 use crate::agent::AgentId;
 use crate::agent::mailbox::Refusal;
@@ -74,8 +74,8 @@ pub enum Verdict {
     Duplicate,
     /// Mail was refused and logged.
     Refused(Refusal),
-    /// An envelope was given up.
-    Buried,
+    /// An envelope was given up, and these items of the outbox tell of it.
+    Buried(OutRange),
     /// The condition no longer holds; nothing of the unit was done.
     Stale,
     /// The name is taken; nothing of the unit was done.
@@ -172,7 +172,8 @@ fn forget(tx: &mut Tx<'_>, table: Table, key: Vec<u8>) {
 /// Rows carry their version in the first eight bytes.
 fn row(tx: &mut Tx<'_>, write: RowWrite) -> Result<Verdict, BackendError> {
     let key = row_key(&write.space, &write.key);
-    let version = tx.bytes(Table::Rows, &key)?.and_then(|bytes| split_row(&bytes)).map_or(0, |row| row.version);
+    let version =
+        tx.bytes(Table::Rows, &key)?.and_then(|bytes| split_row(&bytes)).map_or(0, |row| row.version);
     if version != write.expect_version {
         return Ok(Verdict::Stale);
     }

@@ -63,6 +63,8 @@ impl Queue {
 }
 
 fn run(backend: &dyn Backend, mut queue: mpsc::Receiver<Job>, stopped: &CancellationToken) {
+    // However the thread ends, a panic too: nothing more is kept.
+    let _stopped = stopped.clone().drop_guard();
     let mut jobs = Vec::with_capacity(FLUSH_UNITS);
     while queue.blocking_recv_many(&mut jobs, FLUSH_UNITS) > 0 {
         let mut tx = Tx::new(backend);

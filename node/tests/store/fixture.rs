@@ -1,5 +1,12 @@
 //! One agent in a fresh store, and short ways to do things to it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what fails here is a failed test"
+)]
+
 use std::sync::Arc;
 
 use oa_nips::hex::Hex;
@@ -57,17 +64,19 @@ impl Fixture {
         // Its creation is dropped, so that records and sequence numbers begin with the test's own.
         let failed = Failed { max: 1, then: None, ..world.failed(0) };
         world.write(Write::Fail(failed)).await;
-        world.write(Write::Forget(oa_node::store::backend::Table::DeadLetters, vec![
-            [0u8; 4].into_iter().chain(0u64.to_be_bytes()).collect(),
-        ]))
-        .await;
+        world
+            .write(Write::Forget(
+                oa_node::store::backend::Table::DeadLetters,
+                vec![[0u8; 4].into_iter().chain(0u64.to_be_bytes()).collect()],
+            ))
+            .await;
         world
     }
 
     pub(crate) fn new_agent(&self, id: u32, manifest: Manifest) -> NewAgent {
         let pubkey = Keys::generate().public_key();
         let session = Hex([id as u8; 16]);
-        NewAgent { id: AgentId(id), pubkey, manifest, session, claim: None, at_ms: AT_MS, profile: Vec::new() }
+        NewAgent { id: AgentId(id), pubkey, manifest, session, at_ms: AT_MS, profile: Vec::new() }
     }
 
     pub(crate) async fn write(&self, write: Write) -> Verdict {
@@ -152,7 +161,16 @@ impl Fixture {
 
     pub(crate) fn failed(&self, seq: u64) -> Failed {
         let then = Some(Lifecycle::Quarantined);
-        Failed { agent: self.agent, seq, reason: "test".into(), is_crash: false, max: 4, then }
+        Failed {
+            agent: self.agent,
+            seq,
+            reason: "test".into(),
+            is_crash: false,
+            max: 4,
+            then,
+            at_ms: AT_MS,
+            told: None,
+        }
     }
 
     /// Sets an alarm that repeats, and answers its firing and when it is due.

@@ -52,7 +52,7 @@ pub(crate) async fn create_asleep(
 fn asleep(id: AgentId, pubkey: PublicKey, program: &str) -> [Write; 2] {
     let (session, at_ms) = (Hex([7; 16]), crate::client::forge::now_ms());
     let manifest = manifest(&format!("agent-{id}"), program);
-    let new = NewAgent { id, pubkey, manifest, session, claim: None, at_ms, profile: Vec::new() };
+    let new = NewAgent { id, pubkey, manifest, session, at_ms, profile: Vec::new() };
     let state = state_hash(&Head::GENESIS.state, []);
     let agent = Hex(pubkey.to_bytes());
     let fields = [("outcome".to_owned(), "done".into())].into();

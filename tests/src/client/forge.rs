@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use oa_nips::kind;
 use oa_nips::mail::{self, Draft};
-use oa_nips::nostr::nips::nip44::{self, Version};
 use oa_nips::nostr::nips::nip04;
+use oa_nips::nostr::nips::nip44::{self, Version};
 use oa_nips::nostr::{Event, JsonUtil as _, Keys, PublicKey, Tag, Timestamp, UnsignedEvent};
 
 /// Milliseconds since 1970.

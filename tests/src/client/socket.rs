@@ -122,7 +122,8 @@ impl Socket {
         lock(&self.asked.queries).insert(id.to_owned(), Query { events: Vec::new(), done });
         self.text(format!(r#"["REQ","{id}",{}]"#, filter.as_json())).await?;
         let answer = tokio::time::timeout(within, answer).await;
-        let answer = answer.context("the relay did not answer in time")?.context("the connection has ended")?;
+        let answer =
+            answer.context("the relay did not answer in time")?.context("the connection has ended")?;
         answer.map_err(|reason| anyhow!("the relay closed the query: {reason}"))
     }
 }

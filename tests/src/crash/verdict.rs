@@ -1,6 +1,6 @@
 //! Whether a run held what it must: one reply each, in order, an unbroken chain, nothing given up. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oa_nips::mail::Protocol;
 use oa_nips::nostr::EventId;
@@ -63,8 +63,10 @@ pub enum Violation {
     Repeated { sender: usize, n: u64, count: usize },
     #[error("the reply to message {n} of sender {sender} was sealed {count} times")]
     Resealed { sender: usize, n: u64, count: usize },
-    #[error("message {n} of sender {sender} was answered {got:?}: not the {n}th in order, or not done once")]
-    Disordered { sender: usize, n: u64, got: String },
+    #[error(
+        "message {n} of sender {sender} was answered {got:?}, it should be note #{due}: out of order, or not done once"
+    )]
+    Disordered { sender: usize, n: u64, due: u64, got: String },
     #[error("message {n} of sender {sender} came by {}, its reply does not", protocol.as_str())]
     OtherProtocol { sender: usize, n: u64, protocol: Protocol },
     #[error("sender {sender} got a reply to nothing it said: {text:?}")]
@@ -90,53 +92,58 @@ pub fn text(n: u64) -> String {
     format!("note number {n}")
 }
 
-/// What the concierge says to it when it is that sender's `n`-th note, taken down once.
-pub fn answer(n: u64) -> String {
-    format!("Noted as #{n}: number {n}")
+/// What the concierge says to it when it takes it down as that sender's `k`-th note.
+pub fn answer(k: u64, n: u64) -> String {
+    format!("Noted as #{k}: number {n}")
 }
 
-/// Compares what was said with what was answered.
+/// Compares what was said with what was answered. Each sender's messages are in the order they were written.
 pub fn replies(sent: &[Sent], replies: &[Reply]) -> Vec<Violation> {
+    let whose: BTreeMap<EventId, usize> = sent.iter().map(|sent| (sent.id, sent.sender)).collect();
     let mut by_message: BTreeMap<EventId, Vec<&Reply>> = BTreeMap::new();
     let mut found = Vec::new();
     for reply in replies {
-        let asked = sent.iter().any(|sent| Some(sent.id) == reply.to && sent.sender == reply.sender);
-        match reply.to {
-            Some(to) if asked => by_message.entry(to).or_default().push(reply),
-            _ => found.push(Violation::Unasked { sender: reply.sender, text: reply.text.clone() }),
+        match reply.to.filter(|to| whose.get(to) == Some(&reply.sender)) {
+            Some(to) => by_message.entry(to).or_default().push(reply),
+            None => found.push(Violation::Unasked { sender: reply.sender, text: reply.text.clone() }),
         }
     }
+    // The note that each sender's next answer is about: one that is lost shifts the others, which is not their fault.
+    let mut due: BTreeMap<usize, u64> = BTreeMap::new();
     for message in sent {
         let answers = by_message.get(&message.id).map(Vec::as_slice).unwrap_or_default();
-        one_reply(message, answers, &mut found);
+        one_reply(message, answers, due.entry(message.sender).or_insert(1), &mut found);
     }
     found
 }
 
-fn one_reply(message: &Sent, answers: &[&Reply], found: &mut Vec<Violation>) {
+fn one_reply(message: &Sent, answers: &[&Reply], due: &mut u64, found: &mut Vec<Violation>) {
     let Sent { sender, n, protocol, .. } = *message;
     let Some(first) = answers.first() else {
         found.push(Violation::Unanswered { sender, n, protocol });
         return;
     };
-    let distinct = |id: fn(&Reply) -> EventId| {
-        let mut ids: Vec<_> = answers.iter().map(|reply| id(reply)).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.len()
-    };
+    let distinct =
+        |id: fn(&Reply) -> EventId| answers.iter().map(|reply| id(reply)).collect::<BTreeSet<_>>().len();
     let (replies, events) = (distinct(|reply| reply.id), distinct(|reply| reply.event));
     if replies > 1 {
         found.push(Violation::Repeated { sender, n, count: replies });
     } else if events > 1 {
         found.push(Violation::Resealed { sender, n, count: events });
     }
-    if let Some(other) = answers.iter().find(|reply| reply.text != answer(n)) {
-        found.push(Violation::Disordered { sender, n, got: other.text.clone() });
+    if let Some(other) = answers.iter().find(|reply| reply.text != answer(*due, n)) {
+        found.push(Violation::Disordered { sender, n, due: *due, got: other.text.clone() });
+        *due = noted(&other.text).unwrap_or(*due);
     }
+    *due += 1;
     if first.protocol != protocol {
         found.push(Violation::OtherProtocol { sender, n, protocol });
     }
+}
+
+/// The number of the note that an answer is about.
+fn noted(answer: &str) -> Option<u64> {
+    answer.strip_prefix("Noted as #")?.split_once(':')?.0.parse().ok()
 }
 
 /// Looks through what the node kept.
@@ -184,7 +191,14 @@ mod tests {
 
     fn reply(byte: u8, to: &Sent) -> Reply {
         let (event, id) = (id(byte), id(byte + 100));
-        Reply { event, id, sender: to.sender, to: Some(to.id), protocol: to.protocol, text: answer(to.n) }
+        Reply {
+            event,
+            id,
+            sender: to.sender,
+            to: Some(to.id),
+            protocol: to.protocol,
+            text: answer(to.n, to.n),
+        }
     }
 
     fn chain(triggers: &[&Sent]) -> Aftermath {
@@ -229,6 +243,16 @@ mod tests {
             &found[..],
             [Violation::Disordered { n: 1, .. }, Violation::Disordered { n: 2, .. }]
         ));
+    }
+
+    #[test]
+    fn a_note_that_is_lost_or_taken_twice_is_told_once() {
+        let all = [sent(1, 1), sent(2, 2), sent(3, 3)];
+        let as_note = |k, byte, to: &Sent| Reply { text: answer(k, to.n), ..reply(byte, to) };
+        let lost = replies(&all, &[as_note(1, 12, &all[1]), as_note(2, 13, &all[2])]);
+        assert_eq!(lost, [Violation::Unanswered { sender: 0, n: 1, protocol: Protocol::Nip17 }]);
+        let twice = replies(&all, &[reply(11, &all[0]), as_note(3, 12, &all[1]), as_note(4, 13, &all[2])]);
+        assert_eq!(twice, [Violation::Disordered { sender: 0, n: 2, due: 2, got: answer(3, 2) }]);
     }
 
     #[test]

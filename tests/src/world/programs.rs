@@ -43,7 +43,8 @@ impl Programs {
         }
         let exe = std::env::current_exe()?;
         let above = exe.parent().context("a test is in a folder")?;
-        let dir = if above.ends_with("deps") { above.parent().context("deps is in a folder")? } else { above };
+        let dir =
+            if above.ends_with("deps") { above.parent().context("deps is in a folder")? } else { above };
         let found = Self(dir.to_owned());
         let asked = modified(&exe)?;
         let is_fresh = |program| modified(&found.path(program)).is_ok_and(|built| built >= asked);

@@ -4,8 +4,8 @@ use oa_nips::nostr::{PublicKey, UnsignedEvent};
 use oa_nips::record::{Head, SessionId};
 
 use crate::agent::envelope::{Envelope, Kind};
-use crate::agent::manifest::Manifest;
 use crate::agent::mailbox::Peer;
+use crate::agent::manifest::Manifest;
 use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{AgentRow, Claim, Outgoing, key};
@@ -19,7 +19,6 @@ pub struct NewAgent {
     pub pubkey: PublicKey,
     pub manifest: Manifest,
     pub session: SessionId,
-    pub claim: Option<Claim>,
     pub at_ms: u64,
     /// Kinds 0, 10002 and 10050, unsigned.
     pub profile: Vec<UnsignedEvent>,
@@ -47,7 +46,7 @@ impl NewAgent {
             version: 1,
             lease_epoch: 0,
             owner: self.manifest.owner.map(|npub| npub.0),
-            claim: self.claim,
+            claim: None,
             floor_s: (self.at_ms / 1000).saturating_sub(FLOOR_SLACK_S),
             session: self.session,
             head: Head::GENESIS,
@@ -98,16 +97,18 @@ impl AgentChange {
         let Some(mut row) = tx.get::<AgentRow>(Table::Agents, &key::agent(id))? else {
             return Ok(Verdict::NoAgent);
         };
-        // A dormant agent is not worth waking a running tick for; anything else makes running ticks start over.
+        // Anything that a tick goes by makes those that run start over.
         let mut bumps = true;
         match self {
             Self::Lifecycle(lifecycle, reason) => {
-                bumps = lifecycle != Lifecycle::Dormant;
                 if row.lifecycle == Lifecycle::Terminated {
                     return Ok(Verdict::Stale);
                 }
                 (row.lifecycle, row.reason) = (lifecycle, reason);
                 row.failures = 0;
+                if lifecycle.ticks() {
+                    tick::wind_alarms(tx, id)?;
+                }
             }
             Self::Owner(owner) => row.owner = owner,
             Self::Manifest(manifest) => {
@@ -132,6 +133,7 @@ impl AgentChange {
             Self::Claim(claim) => row.claim = Some(claim),
             Self::Remove => {
                 row.lifecycle = Lifecycle::Terminated;
+                tick::cancel_alarms(tx, id)?;
                 tx.remove(Table::Names, row.name.clone().into_bytes());
                 tx.remove(Table::Pubkeys, row.pubkey.to_bytes().to_vec());
             }

@@ -42,30 +42,33 @@ impl Delivery {
         let Some(origin) = envelope.origin.clone() else { return Ok(Verdict::Stale) };
         let peer_key = key::peer(agent, &origin.peer);
         let mut peer: Peer = tx.get(Table::Peers, &peer_key)?.unwrap_or_default();
+        let is_strangers = trust == Trust::Stranger;
         let recent = Recent::new(&envelope.text, origin.protocol, envelope.sent_at_ms);
-        let node_floor_s: u64 = tx.get(Table::Meta, FLOOR.as_bytes())?.unwrap_or(0);
+        let floor_s = floor_s(tx, &row, envelope.accepted_at_ms)?;
         let fill = Fill { depth: row.inbox_depth, strangers: row.inbox_strangers, sender: peer.queued };
         let admitted = if row.lifecycle == Lifecycle::Terminated {
             Err(Refusal::Terminated)
         } else if !envelope.text.is_empty() && peer.is_twin(&recent) {
             Err(Refusal::Twin)
         } else {
-            mailbox::timely(envelope.sent_at_ms, row.floor_s.max(node_floor_s), envelope.accepted_at_ms)
+            mailbox::timely(envelope.sent_at_ms, floor_s, envelope.accepted_at_ms)
                 .and_then(|()| mailbox::fits(fill, trust))
         };
-        // A date far ahead is remembered as if it were now: the floor must be able to pass it.
-        let dated_ms = envelope.sent_at_ms.min(envelope.accepted_at_ms + mailbox::FUTURE_S_MAX * 1000);
-        tx.put_bytes(Table::Seen, seen, (dated_ms / 1000).to_be_bytes().to_vec());
+        see(tx, agent, &envelope.id, envelope.sent_at_ms, envelope.accepted_at_ms);
         peer.remember(recent, envelope.accepted_at_ms);
         let verdict = match admitted {
-            Err(Refusal::Full) if overflow == Overflow::DeadLetter => {
-                tick::bury(tx, &mut row, envelope, Refusal::Full.to_string())?;
-                Verdict::Buried
+            Err(Refusal::Full) if overflow == Overflow::DeadLetter && !is_strangers => {
+                let at_ms = envelope.accepted_at_ms;
+                tick::bury(tx, &mut row, envelope, Refusal::Full.to_string(), at_ms);
+                Verdict::Buried(OutRange { agent, from: row.outbox_next, to: row.outbox_next })
             }
-            Err(Refusal::Full) if overflow == Overflow::DropOldest => {
-                tick::drop_oldest(tx, &mut row)?;
-                peer.queued += 1;
-                Verdict::Queued(tick::enqueue(tx, &mut row, envelope, trust == Trust::Stranger))
+            Err(Refusal::Full) if overflow == Overflow::DropOldest && !is_strangers => {
+                let dropped = tick::drop_oldest(tx, &mut row)?;
+                // The one that made room may be this sender's own, whose row is in hand here.
+                if dropped != Some(origin.peer) {
+                    peer.queued += 1;
+                }
+                Verdict::Queued(tick::enqueue(tx, &mut row, envelope, is_strangers))
             }
             Err(reason) => {
                 let at_ms = envelope.accepted_at_ms;
@@ -75,7 +78,7 @@ impl Delivery {
             }
             Ok(()) => {
                 peer.queued += 1;
-                Verdict::Queued(tick::enqueue(tx, &mut row, envelope, trust == Trust::Stranger))
+                Verdict::Queued(tick::enqueue(tx, &mut row, envelope, is_strangers))
             }
         };
         tx.put(Table::Peers, peer_key, &peer);
@@ -90,8 +93,9 @@ pub struct Settled {
     pub agent: AgentId,
     /// The event it came in, and its `created_at`.
     pub event: (u64, EventId),
-    /// Its name, where it could be opened; a repeat changes nothing.
-    pub envelope: Option<EnvelopeId>,
+    /// Its name and when its author dates it, where it could be opened; a repeat changes nothing, and what is too
+    /// old or too far ahead does nothing but get logged.
+    pub envelope: Option<(EnvelopeId, u64)>,
     pub at_ms: u64,
     pub answer: Answer,
 }
@@ -121,15 +125,20 @@ impl Settled {
             return Ok(Verdict::NoAgent);
         };
         handled(tx, self.event.0, &self.event.1);
-        if let Some(id) = self.envelope {
-            let seen = key::seen(self.agent, &id);
-            if tx.has(Table::Seen, &seen)? {
+        let mut answer_with = self.answer;
+        if let Some((id, sent_at_ms)) = self.envelope {
+            if tx.has(Table::Seen, &key::seen(self.agent, &id))? {
                 return Ok(Verdict::Duplicate);
             }
-            tx.put_bytes(Table::Seen, seen, (self.at_ms / 1000).to_be_bytes().to_vec());
+            see(tx, self.agent, &id, sent_at_ms, self.at_ms);
+            let timely = mailbox::timely(sent_at_ms, floor_s(tx, &row, self.at_ms)?, self.at_ms);
+            if let (Err(reason), false) = (timely, matches!(answer_with, Answer::Own)) {
+                let detail = "a command out of its time".to_owned();
+                answer_with = Answer::Refuse { from: None, reason, detail };
+            }
         }
         let from = row.outbox_next;
-        let verdict = answer(tx, &mut row, self.answer, self.at_ms)?;
+        let verdict = answer(tx, &mut row, answer_with, self.at_ms)?;
         tx.put(Table::Agents, key::agent(self.agent), &row);
         let out = OutRange { agent: self.agent, from, to: row.outbox_next };
         Ok(if verdict == Verdict::Done { Verdict::Landed(out) } else { verdict })
@@ -185,6 +194,19 @@ fn answer(tx: &mut Tx<'_>, row: &mut AgentRow, answer: Answer, at_ms: u64) -> Re
         }
     }
     Ok(Verdict::Done)
+}
+
+/// The floor under an agent's mail. The node's own never reaches into the last days, whatever a clock once said.
+fn floor_s(tx: &Tx<'_>, row: &AgentRow, now_ms: u64) -> Result<u64, BackendError> {
+    let node_s: u64 = tx.get(Table::Meta, FLOOR.as_bytes())?.unwrap_or(0);
+    let highest_s = (now_ms / 1000).saturating_sub(mailbox::FLOOR_BEHIND_S);
+    Ok(row.floor_s.max(node_s.min(highest_s)))
+}
+
+/// Remembers a message. A date far ahead is remembered as near: the floor must be able to pass it.
+fn see(tx: &mut Tx<'_>, agent: AgentId, id: &EnvelopeId, sent_at_ms: u64, now_ms: u64) {
+    let dated_ms = sent_at_ms.min(now_ms.saturating_add(mailbox::FUTURE_S_MAX * 1000));
+    tx.put_bytes(Table::Seen, key::seen(agent, id), (dated_ms / 1000).to_be_bytes().to_vec());
 }
 
 fn log_refusal(tx: &mut Tx<'_>, row: &mut AgentRow, refused: &Refused) {

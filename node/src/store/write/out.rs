@@ -1,10 +1,11 @@
 //! The outbox: items enqueued with what decided them, moved on as signer and relays answer.
 
+use oa_nips::kind;
 use oa_nips::nostr::UnsignedEvent;
 
 use crate::agent::AgentId;
 use crate::store::backend::{BackendError, Table};
-use crate::store::row::{AgentRow, OutId, OutRow, Outgoing, Stage, key};
+use crate::store::row::{AgentRow, Audience, OutId, OutRow, Outgoing, Parcel, Stage, key};
 use crate::store::unit::Tx;
 use crate::store::write::{OutRange, Verdict, handled};
 
@@ -51,8 +52,13 @@ fn put(tx: &mut Tx<'_>, id: OutId, item: &OutRow) {
     match &item.stage {
         Stage::Unsigned => tx.put_bytes(Table::OutboxOpen, key.clone(), Vec::new()),
         Stage::Signed(parcels) => {
-            // The agent's own copies come back from its relays; they need not be opened again.
-            parcels.iter().for_each(|parcel| handled(tx, parcel.event.created_at.as_secs(), &parcel.event.id));
+            // The agent's own copies come back from its relays; they need not be opened again. What is addressed to
+            // somebody else must be: they may live on this node too.
+            let is_own_copy =
+                |parcel: &&Parcel| parcel.audience == Audience::Own && parcel.event.kind == kind::WRAP;
+            for parcel in parcels.iter().filter(is_own_copy) {
+                handled(tx, parcel.event.created_at.as_secs(), &parcel.event.id);
+            }
             tx.put_bytes(Table::OutboxOpen, key.clone(), Vec::new());
         }
         Stage::Finished(_) => tx.remove(Table::OutboxOpen, key.clone()),

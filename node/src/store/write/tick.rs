@@ -5,12 +5,12 @@ use oa_nips::port::RowWrite;
 use oa_nips::record::{Head, Record};
 
 use crate::agent::alarm::Alarm;
-use crate::agent::envelope::Envelope;
+use crate::agent::envelope::{Envelope, Kind};
 use crate::agent::mailbox::{Bucket, Peer};
 use crate::agent::{AgentId, Lifecycle};
 use crate::namespace::Path;
 use crate::store::backend::{BackendError, Table};
-use crate::store::row::{AgentRow, DeadLetter, OutRow, Waiting, key};
+use crate::store::row::{AgentRow, DeadLetter, OutRow, Outgoing, Waiting, key};
 use crate::store::unit::Tx;
 use crate::store::write::{OutRange, Verdict, out};
 
@@ -89,7 +89,10 @@ impl TickCommit {
         tx.put(Table::Records, key::numbered(agent, self.record.header.seq), &self.record);
         row.head = self.head;
         row.lifecycle = self.lifecycle;
-        row.failures = 0;
+        // Hearing of a failure, or going to sleep after one, is no success.
+        if !matches!(waiting.envelope.kind, Kind::Error | Kind::Sleep) {
+            row.failures = 0;
+        }
         tx.put(Table::Agents, key::agent(agent), &row);
         Ok(Verdict::Landed(OutRange { agent, from, to: row.outbox_next }))
     }
@@ -117,7 +120,11 @@ fn leave_inbox(
     row.inbox_depth = row.inbox_depth.saturating_sub(1);
     row.inbox_strangers = row.inbox_strangers.saturating_sub(u32::from(waiting.is_strangers));
     let sender = waiting.envelope.sender();
-    for key in [sender, bucket.map(|(peer, _)| peer)].into_iter().flatten().collect::<std::collections::BTreeSet<_>>() {
+    for key in [sender, bucket.map(|(peer, _)| peer)]
+        .into_iter()
+        .flatten()
+        .collect::<std::collections::BTreeSet<_>>()
+    {
         let peer_key = key::peer(row.id, &key);
         let mut peer: Peer = tx.get(Table::Peers, &peer_key)?.unwrap_or_default();
         if sender == Some(key) {
@@ -131,31 +138,27 @@ fn leave_inbox(
     Ok(())
 }
 
-/// Drops the oldest envelope that waits; the caller stores the row.
-pub(super) fn drop_oldest(tx: &mut Tx<'_>, row: &mut AgentRow) -> Result<(), BackendError> {
+/// Drops the oldest envelope that waits, and answers whose it was; the caller stores the row.
+pub(super) fn drop_oldest(tx: &mut Tx<'_>, row: &mut AgentRow) -> Result<Option<PublicKey>, BackendError> {
     let keys = tx.keys(Table::Inbox, &key::agent(row.id))?;
-    let Some(seq) = keys.first().and_then(|key| key::number(key)) else { return Ok(()) };
-    let Some(waiting) = tx.get::<Waiting>(Table::Inbox, &key::numbered(row.id, seq))? else { return Ok(()) };
-    leave_inbox(tx, row, seq, &waiting, None)
+    let Some(seq) = keys.first().and_then(|key| key::number(key)) else { return Ok(None) };
+    let Some(waiting) = tx.get::<Waiting>(Table::Inbox, &key::numbered(row.id, seq))? else {
+        return Ok(None);
+    };
+    leave_inbox(tx, row, seq, &waiting, None)?;
+    Ok(waiting.envelope.sender())
 }
 
 /// Keeps an envelope as a dead letter; the caller stores the row.
-pub(super) fn bury(
-    tx: &mut Tx<'_>,
-    row: &mut AgentRow,
-    envelope: Envelope,
-    reason: String,
-) -> Result<(), BackendError> {
-    let at_ms = envelope.accepted_at_ms;
+pub(super) fn bury(tx: &mut Tx<'_>, row: &mut AgentRow, envelope: Envelope, reason: String, at_ms: u64) {
     tx.put(Table::DeadLetters, key::numbered(row.id, row.dead_next), &DeadLetter { envelope, reason, at_ms });
     if let Some(old) = row.dead_next.checked_sub(DEAD_LETTERS_KEPT) {
         tx.remove(Table::DeadLetters, key::numbered(row.id, old));
     }
     row.dead_next += 1;
-    Ok(())
 }
 
-/// A tick that did not commit.
+/// A tick that did not commit, or a process that died under one.
 #[derive(Debug, Clone)]
 pub struct Failed {
     pub agent: AgentId,
@@ -167,6 +170,19 @@ pub struct Failed {
     /// At this many the envelope is given up and the agent's lifecycle becomes the one given.
     pub max: u32,
     pub then: Option<Lifecycle>,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What lands with the dead letter, if it comes to that.
+    pub told: Option<Told>,
+}
+
+/// Who hears of an envelope that was given up.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// The program, by an envelope.
+    Program(Box<Envelope>),
+    /// The owner, by a message.
+    Owner(Box<Outgoing>),
 }
 
 impl Failed {
@@ -175,7 +191,9 @@ impl Failed {
             return Ok(Verdict::NoAgent);
         };
         let inbox = key::numbered(self.agent, self.seq);
-        let Some(mut waiting) = tx.get::<Waiting>(Table::Inbox, &inbox)? else { return Ok(Verdict::Duplicate) };
+        let Some(mut waiting) = tx.get::<Waiting>(Table::Inbox, &inbox)? else {
+            return Ok(Verdict::Duplicate);
+        };
         let count = if self.is_crash { &mut waiting.crashes } else { &mut waiting.failures };
         *count += 1;
         if *count < self.max {
@@ -183,14 +201,20 @@ impl Failed {
             return Ok(Verdict::Done);
         }
         leave_inbox(tx, &mut row, self.seq, &waiting, None)?;
-        bury(tx, &mut row, waiting.envelope, self.reason.clone())?;
+        bury(tx, &mut row, waiting.envelope, self.reason.clone(), self.at_ms);
         row.failures += 1;
+        let from = row.outbox_next;
+        match self.told {
+            Some(Told::Program(envelope)) => drop(enqueue(tx, &mut row, *envelope, false)),
+            Some(Told::Owner(outgoing)) => drop(out::enqueue(tx, &mut row, *outgoing, self.at_ms)),
+            None => {}
+        }
         if let Some(lifecycle) = self.then {
             (row.lifecycle, row.reason) = (lifecycle, Some(self.reason));
             row.version += 1;
         }
         tx.put(Table::Agents, key::agent(self.agent), &row);
-        Ok(Verdict::Buried)
+        Ok(Verdict::Buried(OutRange { agent: self.agent, from, to: row.outbox_next }))
     }
 }
 
@@ -241,9 +265,42 @@ impl AlarmFiring {
         if alarm.is_none_or(|alarm| alarm.due_ms != self.due_ms) {
             return Ok(Verdict::Stale);
         }
+        // An agent that does not tick lets its alarms wait, and counts what it missed when it goes on.
+        let row: Option<AgentRow> = tx.get(Table::Agents, &key::agent(self.agent))?;
+        if !row.is_some_and(|row| row.lifecycle.ticks()) {
+            tx.remove(Table::AlarmsDue, key::due(self.due_ms, self.agent, &self.id));
+            return Ok(Verdict::Done);
+        }
         set_alarm(tx, self.agent, &self.id, self.next.as_ref())?;
         Poke { agent: self.agent, envelope: self.envelope }.apply(tx)
     }
+}
+
+/// Puts an agent's alarms back in the order they fire.
+pub(super) fn wind_alarms(tx: &mut Tx<'_>, agent: AgentId) -> Result<(), BackendError> {
+    for (id, alarm) in alarms(tx, agent)? {
+        set_alarm(tx, agent, &id, Some(&alarm))?;
+    }
+    Ok(())
+}
+
+/// Cancels all of an agent's alarms.
+pub(super) fn cancel_alarms(tx: &mut Tx<'_>, agent: AgentId) -> Result<(), BackendError> {
+    for (id, _) in alarms(tx, agent)? {
+        set_alarm(tx, agent, &id, None)?;
+    }
+    Ok(())
+}
+
+fn alarms(tx: &Tx<'_>, agent: AgentId) -> Result<Vec<(String, Alarm)>, BackendError> {
+    let mut alarms = Vec::new();
+    for key in tx.keys(Table::Alarms, &key::agent(agent))? {
+        let id = key.get(4..).and_then(|id| String::from_utf8(id.to_vec()).ok());
+        if let (Some(id), Some(alarm)) = (id, tx.get(Table::Alarms, &key)?) {
+            alarms.push((id, alarm));
+        }
+    }
+    Ok(alarms)
 }
 
 fn set_alarm(tx: &mut Tx<'_>, agent: AgentId, id: &str, alarm: Option<&Alarm>) -> Result<(), BackendError> {
