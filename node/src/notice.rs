@@ -18,7 +18,7 @@ pub enum Notice {
     /// A relay has an outgoing message.
     MailOut { agent: String, to: String, protocol: Protocol, relay: String },
     /// A tick ended.
-    Tick { agent: String, seq: u64, outcome: &'static str, duration_ms: u64 },
+    Tick { agent: String, seq: u64, outcome: String, duration_ms: u64 },
     /// An agent's lifecycle changed by itself.
     Lifecycle { agent: String, lifecycle: String, reason: String },
     /// A relay is connected and subscribed.

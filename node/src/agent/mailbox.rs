@@ -75,6 +75,9 @@ pub struct Peer {
     /// The code that lets this stranger in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pairing: Option<String>,
+    /// When it was last told: milliseconds since 1970.
+    #[serde(default)]
+    pub paired_at_ms: u64,
 }
 
 /// One message remembered by what it said.

@@ -1,9 +1,10 @@
 //! A worker: runs the ticks of one agent, envelope after envelope, until none is left or others should have a turn.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use oa_nips::mail::{Draft, Protocol};
-use oa_nips::nostr::ToBech32;
+use oa_nips::nostr::{PublicKey, ToBech32};
 
 use crate::agent::AgentId;
 use crate::agent::Lifecycle;
@@ -22,41 +23,72 @@ use crate::store::row::{AgentRow, Outgoing, Waiting};
 use crate::store::write::{Failed, Told, Verdict, Write};
 
 /// Envelopes of one agent in a row, before others have a turn.
-const TURN: usize = 16;
+const TURN: usize = 64;
 /// The pause after an error that is not the program's, in milliseconds.
 pub(super) const AFTER_ERROR_MS: u64 = 5000;
-/// Envelopes looked at for one that may run, while none of their senders is blocked.
-const LOOK: usize = 1;
 
-/// Works through an agent's inbox.
+/// Works through an agent's inbox, for one turn.
 pub(crate) async fn work(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Left {
-    for _ in 0..TURN {
-        match step(shared, blocked, agent).await {
-            Ok(None) => {}
-            Ok(Some(left)) => return left,
-            Err(error) => {
-                // A store that stopped ends the node; what cannot be read now may be readable later.
-                tracing::error!(%agent, %error, "tick given up");
-                return Left::Until(shared.time.now_ms().saturating_add(AFTER_ERROR_MS));
-            }
-        }
-    }
-    Left::More
+    turn(shared, blocked, agent).await.unwrap_or_else(|error| {
+        // A store that stopped ends the node; what cannot be read now may be readable later.
+        tracing::error!(%agent, %error, "tick given up");
+        Left::Until(shared.time.now_ms().saturating_add(AFTER_ERROR_MS))
+    })
 }
 
-/// One envelope; answers how the agent is left when there is nothing more to do now.
-async fn step(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Option<Left>, BackendError> {
-    let Some(row) = shared.store.agent(agent)? else { return Ok(Some(Left::Empty)) };
-    if !row.lifecycle.ticks() {
-        return Ok(Some(Left::Empty));
+async fn turn(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Left, BackendError> {
+    let waiting = shared.store.inbox(agent, mailbox::INBOX_MAX as usize * 2)?;
+    let now_ms = shared.time.now_ms();
+    let until = |waiting: &Waiting| blocked.until(agent, waiting.envelope.sender(), now_ms);
+    let (held, free): (Vec<_>, Vec<_>) =
+        waiting.into_iter().partition(|(_, waiting)| until(waiting).is_some());
+    if free.is_empty() {
+        let earliest = held.iter().filter_map(|(_, waiting)| until(waiting)).min();
+        return Ok(earliest.map_or(Left::Empty, Left::Until));
     }
-    let (seq, waiting) = match pick(shared, blocked, agent)? {
-        Picked::Envelope(seq, waiting) => (seq, waiting),
-        Picked::Nothing(left) => return Ok(Some(left)),
-    };
+    for (seq, waiting) in in_turns(free).into_iter().take(TURN) {
+        // One that failed in this turn holds up what its sender wrote after it.
+        if blocked.until(agent, waiting.envelope.sender(), shared.time.now_ms()).is_some() {
+            continue;
+        }
+        if !step(shared, blocked, agent, seq, &waiting).await? {
+            return Ok(Left::More);
+        }
+    }
+    Ok(Left::More)
+}
+
+/// Puts envelopes in the order they run: senders take turns, each one's oldest first, so that a flood by one delays
+/// nobody else.
+fn in_turns(waiting: Vec<(u64, Waiting)>) -> Vec<(u64, Waiting)> {
+    let mut rounds: HashMap<Option<PublicKey>, u64> = HashMap::new();
+    let mut placed: Vec<_> = waiting
+        .into_iter()
+        .map(|(seq, waiting)| {
+            let round = rounds.entry(waiting.envelope.sender()).or_insert(0);
+            *round += 1;
+            (*round, seq, waiting)
+        })
+        .collect();
+    placed.sort_by_key(|(round, seq, _)| (*round, *seq));
+    placed.into_iter().map(|(_, seq, waiting)| (seq, waiting)).collect()
+}
+
+/// One envelope; answers whether the turn may go on.
+async fn step(
+    shared: &Shared,
+    blocked: &Blocked,
+    agent: AgentId,
+    seq: u64,
+    waiting: &Waiting,
+) -> Result<bool, BackendError> {
+    let Some(row) = shared.store.agent(agent)? else { return Ok(false) };
+    if !row.lifecycle.ticks() {
+        return Ok(false);
+    }
     let manifest = shared.manifests.get(&shared.store, agent, row.version)?;
     let trust = trust(shared, &row, &manifest, &waiting.envelope)?;
-    let begun = Begun { row: &row, manifest: &manifest, seq, waiting: &waiting, trust };
+    let begun = Begun { row: &row, manifest: &manifest, seq, waiting, trust };
     let _slot = shared.running.enter(agent, waiting.envelope.id.0);
     let Some(program) = shared.programs.get(&manifest.program) else {
         let reason = format!("there is no program {:?}", manifest.program);
@@ -65,49 +97,25 @@ async fn step(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Opti
     let started = std::time::Instant::now();
     match Box::pin(tick::run(shared, &begun, &*program)).await {
         Ok(commit) => {
-            let outcome = if commit.out.is_empty() { "done" } else { "replied" };
+            let outcome =
+                commit.record.fields.get("outcome").and_then(|o| o.as_str()).unwrap_or("done").to_owned();
             let record_seq = commit.record.header.seq;
-            match shared.store.write(Write::Commit(Box::new(commit))).await? {
-                Verdict::Landed(range) => {
-                    shared.outbox.nudge(range);
-                    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    let agent = || row.name.clone();
-                    shared.notices.tell(|| Notice::Tick {
-                        agent: agent(),
-                        seq: record_seq,
-                        outcome,
-                        duration_ms,
-                    });
-                }
+            let Verdict::Landed(range) = shared.store.write(Write::Commit(Box::new(commit))).await? else {
                 // Something else changed the agent meanwhile: the envelope still waits, and runs on what is now.
-                verdict => tracing::debug!(%agent, ?verdict, "tick did not commit"),
-            }
-            Ok(None)
+                tracing::debug!(%agent, "tick did not commit");
+                return Ok(false);
+            };
+            shared.outbox.nudge(range);
+            let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let agent = row.name.clone();
+            shared.notices.tell(|| Notice::Tick { agent, seq: record_seq, outcome, duration_ms });
+            Ok(true)
         }
         Err(NoCommit::Fault(Fault::Violation(reason))) => {
             fail(shared, blocked, &begun, Cause::Violation, format!("security violation: {reason}")).await
         }
         Err(error) => fail(shared, blocked, &begun, Cause::Program, error.to_string()).await,
     }
-}
-
-enum Picked {
-    Envelope(u64, Box<Waiting>),
-    Nothing(Left),
-}
-
-/// The oldest envelope whose sender is not held up.
-fn pick(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Picked, BackendError> {
-    let now_ms = shared.time.now_ms();
-    let look = if blocked.any(agent, now_ms) { mailbox::INBOX_MAX as usize * 2 } else { LOOK };
-    let mut earliest = None;
-    for (seq, waiting) in shared.store.inbox(agent, look)? {
-        match blocked.until(agent, waiting.envelope.sender(), now_ms) {
-            None => return Ok(Picked::Envelope(seq, Box::new(waiting))),
-            Some(until_ms) => earliest = Some(earliest.unwrap_or(until_ms).min(until_ms)),
-        }
-    }
-    Ok(Picked::Nothing(earliest.map_or(Left::Empty, Left::Until)))
 }
 
 /// How far whoever woke the agent is trusted now, which may differ from when the mail came in.
@@ -134,21 +142,21 @@ async fn fail(
     begun: &Begun<'_>,
     cause: Cause,
     reason: String,
-) -> Result<Option<Left>, BackendError> {
+) -> Result<bool, BackendError> {
     let (row, waiting) = (begun.row, begun.waiting);
     let judgement = judge(cause, begun.trust, waiting.failures, row.failures);
     tracing::warn!(agent = row.name, envelope = %waiting.envelope.id, reason, "tick failed");
     shared.notices.tell(|| Notice::Tick {
         agent: row.name.clone(),
         seq: row.head.seq,
-        outcome: "failed",
+        outcome: "failed".to_owned(),
         duration_ms: 0,
     });
     if !give_up(shared, row, begun.seq, waiting, judgement, false, &reason).await? {
         let until_ms = shared.time.now_ms().saturating_add(judgement.pause_ms);
         blocked.block(row.id, waiting.envelope.sender(), until_ms);
     }
-    Ok(None)
+    Ok(true)
 }
 
 /// Counts a failure; answers whether with it the envelope became a dead letter. Then, in the same transaction, the
@@ -214,4 +222,32 @@ pub(crate) async fn count_crashes(shared: &Arc<Shared>, ran: Vec<Slot>) -> Resul
         give_up(shared, &row, seq, &waiting, judgement, true, reason).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use oa_nips::nostr::Keys;
+
+    use super::*;
+    use crate::agent::envelope::Origin;
+
+    #[test]
+    fn senders_take_turns_and_keep_their_own_order() {
+        let [flood, friend] = [Keys::generate().public_key(), Keys::generate().public_key()];
+        let waiting = |seq: u64, peer: PublicKey| {
+            let origin = Origin { peer, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
+            let envelope =
+                Envelope { origin: Some(origin), ..Envelope::from_node(Kind::Dm, &seq.to_string(), 0) };
+            (seq, Waiting { envelope, is_strangers: true, failures: 0, crashes: 0 })
+        };
+        let inbox = vec![
+            waiting(1, flood),
+            waiting(2, flood),
+            waiting(3, flood),
+            waiting(4, friend),
+            waiting(5, friend),
+        ];
+        let order: Vec<u64> = in_turns(inbox).into_iter().map(|(seq, _)| seq).collect();
+        assert_eq!(order, [1, 4, 2, 5, 3]);
+    }
 }

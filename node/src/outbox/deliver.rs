@@ -334,14 +334,14 @@ impl Carrier {
         }
     }
 
-    /// When every relay that somebody listed is of no use, their mail goes back where it came from.
+    /// When no relay that somebody listed has taken it, their mail goes back where it came from as well.
     async fn fall_back(&self, outgoing: &Outgoing, parcels: &mut [Parcel]) {
         let Outgoing::Mail { relay: Some(relay), .. } = outgoing else { return };
         let Some(parcel) = parcels.iter_mut().find(|parcel| parcel.audience == Audience::Peer) else {
             return;
         };
-        let hopeless = parcel.targets.iter().all(|target| matches!(target.state, TargetState::Refused(_)));
-        if hopeless && !parcel.targets.iter().any(|target| target.relay == *relay) {
+        let is_taken = parcel.targets.iter().any(|target| target.state == TargetState::Acked);
+        if !is_taken && !parcel.targets.iter().any(|target| target.relay == *relay) {
             parcel.targets.push(Target { relay: relay.clone(), state: TargetState::Waiting });
             self.send(std::slice::from_mut(parcel)).await;
         }

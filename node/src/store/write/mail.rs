@@ -14,6 +14,8 @@ use crate::store::write::{FLOOR, OutRange, Verdict, handled, out, tick};
 /// Refusals an agent's log keeps.
 const REFUSALS_KEPT: u64 = 1000;
 
+/// A stranger who asks again is told the code again after an hour.
+const PAIRING_AGAIN_MS: u64 = 3600 * 1000;
 /// Wrong codes after which a claim closes: nobody guesses 30 bits in ten tries.
 const CLAIM_MISSES_MAX: u32 = 10;
 
@@ -124,6 +126,10 @@ impl Settled {
         let Some(mut row) = tx.get::<AgentRow>(Table::Agents, &key::agent(self.agent))? else {
             return Ok(Verdict::NoAgent);
         };
+        // What could not be opened has no other name than its event's.
+        if self.envelope.is_none() && tx.has(Table::HandledIds, self.event.1.as_bytes())? {
+            return Ok(Verdict::Duplicate);
+        }
         handled(tx, self.event.0, &self.event.1);
         let mut answer_with = self.answer;
         if let Some((id, sent_at_ms)) = self.envelope {
@@ -172,8 +178,8 @@ fn answer(tx: &mut Tx<'_>, row: &mut AgentRow, answer: Answer, at_ms: u64) -> Re
         Answer::Pair { with, code, reply } => {
             let peer_key = key::peer(row.id, &with);
             let mut peer: Peer = tx.get(Table::Peers, &peer_key)?.unwrap_or_default();
-            if peer.pairing.is_none() {
-                peer.pairing = Some(code);
+            if peer.pairing.is_none() || at_ms >= peer.paired_at_ms + PAIRING_AGAIN_MS {
+                (peer.pairing, peer.paired_at_ms) = (Some(code), at_ms);
                 peer.first_seen_ms = at_ms;
                 out::enqueue(tx, row, reply, at_ms);
             }
