@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oa_nips::nostr::RelayUrl;
 use oa_node::agent::manifest::{Manifest, Npub};
+use oa_node::engine::Programs;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -104,6 +105,9 @@ impl Config {
                 let (key, reason) = error.split_once(": ").unwrap_or(("name", &error));
                 wrong(&format!("agents.{n}.{key}"), reason.to_owned())
             })?;
+            Programs::default()
+                .check(&agent.program)
+                .map_err(|error| wrong(&format!("agents.{n}.program"), error))?;
             if config.agents.iter().take(n).any(|other| other.name == agent.name) {
                 return Err(wrong(&format!("agents.{n}.name"), format!("{:?} is there already", agent.name)));
             }

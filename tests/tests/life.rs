@@ -1,5 +1,7 @@
 //! A node in this process, with programs that misbehave and a signer that is slow: what an agent's life survives.
 
+#![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
+
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The operator protocol as a caller meets it: once is once, strangers hear nothing, what is stale is told so.
 
+#![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -84,11 +84,17 @@ impl Programs {
         self.0.insert(name.to_owned(), program);
     }
 
-    /// The names there are, sorted.
-    pub(crate) fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        names
+    /// Checks that there is a program of this name.
+    ///
+    /// # Errors
+    /// A sentence that names those there are.
+    pub fn check(&self, name: &str) -> Result<(), String> {
+        if self.0.contains_key(name) {
+            return Ok(());
+        }
+        let mut known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        Err(format!("there is no program {name:?}; there are {}", known.join(", ")))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn Agent>> {

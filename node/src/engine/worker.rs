@@ -22,8 +22,8 @@ use crate::store::backend::BackendError;
 use crate::store::row::{AgentRow, Outgoing, Waiting};
 use crate::store::write::{Failed, Told, Verdict, Write};
 
-/// Envelopes of one agent in a row, before others have a turn.
-const TURN: usize = 64;
+/// Envelopes of one agent in a row, before it is looked who else has written, and others have a turn.
+const TURN: usize = 16;
 /// The pause after an error that is not the program's, in milliseconds.
 pub(super) const AFTER_ERROR_MS: u64 = 5000;
 

@@ -40,13 +40,8 @@ pub(crate) struct Admin {
 
 impl Admin {
     fn check_program(&self, manifest: &Manifest) -> Result<(), OpError> {
-        let programs = &self.shared.programs;
-        if programs.get(&manifest.program).is_some() {
-            return Ok(());
-        }
-        let known = programs.names().join(", ");
-        let message = format!("manifest: program: there is no {:?}; there are {known}", manifest.program);
-        Err(OpError::new(Code::InvalidInput, message))
+        let wrong = |error| OpError::new(Code::InvalidInput, format!("manifest: program: {error}"));
+        self.shared.programs.check(&manifest.program).map_err(wrong)
     }
 
     /// Creates an agent; `keep` is a write that lands with it.
