@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::error::{Error, Kind, Result, chain};
+use crate::error::{Error, Kind, Result};
 
 /// How long an operation may take, and after what silence it is sent again.
 const OP_DEADLINE: Duration = Duration::from_secs(10);
@@ -99,11 +99,7 @@ impl Client {
     /// When the home knows no node or key, or the relay is away.
     pub(crate) async fn connect(client_file: &Path, key_file: &Path) -> Result<Self> {
         let remembered = Remembered::load(client_file)?;
-        let key = KeyFile::load(key_file).map_err(|error| Error {
-            kind: Kind::Failed,
-            message: chain(&error),
-            hint: error.hint(),
-        })?;
+        let key = KeyFile::load(key_file)?;
         let signer = LocalSigner::new(key.keys().clone(), Conversations::default());
         let me = signer.public_key();
         let (sender, incoming) = mpsc::channel(INCOMING);

@@ -16,14 +16,13 @@ use oa_node::home::Home;
 use crate::client::Client;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::host::home_error;
 
 /// The longest text read from stdin, in bytes.
 const STDIN_MAX: u64 = 16 * 1024 * 1024;
 
 /// Connects to the node of the home.
 async fn connect(context: &Context) -> Result<Client> {
-    let home = Home::peek(&context.home).map_err(home_error)?;
+    let home = Home::peek(&context.home)?;
     Client::connect(&home.client(), &home.operator_key()).await
 }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use oa_nips::files::{Code, OpError};
+use oa_node::home::HomeError;
 use oa_node::node::StartError;
+use oa_node::signer::{KeyFileError, SaveError, SeedError};
 use oa_node::store::backend::BackendError;
 
 /// Which exit code.
@@ -121,6 +123,26 @@ impl From<StartError> for Error {
             StartError::OtherNode { .. } => Self::new(Kind::Failed, message)
                 .hint("put back the seed it was made with, or choose another home"),
         }
+    }
+}
+
+/// Errors of files in a home bring their own hint.
+macro_rules! from_hinted {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self { kind: Kind::Failed, message: chain(&error), hint: error.hint() }
+            }
+        }
+    )*};
+}
+
+from_hinted!(SeedError, SaveError, KeyFileError);
+
+impl From<HomeError> for Error {
+    fn from(error: HomeError) -> Self {
+        let kind = if matches!(error, HomeError::Missing(_)) { Kind::NotFound } else { Kind::Failed };
+        Self::new(kind, chain(&error)).hint(error.hint())
     }
 }
 

@@ -1,7 +1,6 @@
 //! Runs a node in this process, with its bundled relay: what `oa up` and `oa-node run` share.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use oa_nips::nostr::{Keys, PublicKey, RelayUrl, ToBech32};
 use oa_node::agent::manifest::{Manifest, Npub};
 use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
 use oa_node::engine::running::Running;
-use oa_node::home::{Home, HomeError};
+use oa_node::home::Home;
 use oa_node::keyring::{Addresses, SeedKeyring};
 use oa_node::node::{self, Node, Parts};
 use oa_node::notice::Notice;
@@ -67,31 +66,13 @@ pub(crate) struct Host {
     _home: Home,
 }
 
-/// Opens and locks a home.
-///
-/// # Errors
-/// As [`Home::open`], with its hint.
-pub(crate) fn open_home(dir: &Path) -> Result<Home> {
-    Home::open(dir).map_err(home_error)
-}
-
-/// A home's error, with what to do about it.
-pub(crate) fn home_error(error: HomeError) -> Error {
-    let kind = if matches!(error, HomeError::Missing(_)) { Kind::NotFound } else { Kind::Failed };
-    Error { kind, message: chain(&error), hint: Some(error.hint().to_owned()) }
-}
-
 /// The seed of a home, made when there is none.
 ///
 /// # Errors
 /// When it cannot be read or written.
 pub(crate) fn seed(home: &Home) -> Result<Seed> {
     if home.seed().exists() {
-        return Seed::load(&home.seed()).map_err(|error| Error {
-            kind: Kind::Failed,
-            message: chain(&error),
-            hint: error.hint(),
-        });
+        return Ok(Seed::load(&home.seed())?);
     }
     if home.db().exists() {
         let message =
@@ -101,11 +82,7 @@ pub(crate) fn seed(home: &Home) -> Result<Seed> {
         );
     }
     let seed = Seed::generate();
-    seed.save(&home.seed()).map_err(|error| Error {
-        kind: Kind::Failed,
-        message: chain(&error),
-        hint: error.hint(),
-    })?;
+    seed.save(&home.seed())?;
     Ok(seed)
 }
 
@@ -115,18 +92,8 @@ pub(crate) fn seed(home: &Home) -> Result<Seed> {
 /// When it cannot be read or written.
 pub(crate) fn operator_key(home: &Home) -> Result<PublicKey> {
     let path = home.operator_key();
-    if path.exists() {
-        return KeyFile::load(&path).map(|key| key.keys().public_key()).map_err(|error| Error {
-            kind: Kind::Failed,
-            message: chain(&error),
-            hint: error.hint(),
-        });
-    }
-    KeyFile::save(&path, Keys::generate()).map(|key| key.keys().public_key()).map_err(|error| Error {
-        kind: Kind::Failed,
-        message: chain(&error),
-        hint: error.hint(),
-    })
+    let key = if path.exists() { KeyFile::load(&path)? } else { KeyFile::save(&path, Keys::generate())? };
+    Ok(key.keys().public_key())
 }
 
 /// Starts the bundled relay.

@@ -31,6 +31,7 @@ use crate::agent::envelope::{Envelope, Kind};
 use crate::engine::schedule::{Left, Schedule};
 use crate::engine::shared::Shared;
 use crate::store::write::{Poke, Write};
+use crate::time::millis;
 
 /// Ticks at once: one is mostly waiting for its commit, so many share a flush.
 pub const WORKERS: usize = running::SLOTS;
@@ -68,7 +69,7 @@ pub(crate) fn start(
         workers: JoinSet::new(),
         blocked: Arc::default(),
         awake: HashMap::new(),
-        dormant_after_ms: u64::try_from(dormant_after.as_millis()).unwrap_or(u64::MAX),
+        dormant_after_ms: millis(dormant_after),
     };
     (Engine { arrivals }, tokio::spawn(actor.run(queue, cancel)))
 }

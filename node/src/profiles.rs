@@ -14,7 +14,7 @@ use crate::agent::{AgentId, Lifecycle};
 use crate::engine::shared::Shared;
 use crate::store::backend::BackendError;
 use crate::store::row::{AgentRow, Outgoing};
-use crate::store::write::{AgentChange, Verdict, Write};
+use crate::store::write::{AgentChange, Write};
 
 /// The fact in the store: which relays the agents' lists name.
 const RELAYS: &str = "relays";
@@ -81,11 +81,7 @@ async fn renew_all(shared: &Shared, relays: &[RelayUrl]) -> Result<(), BackendEr
         for row in page.into_iter().filter(|row| row.lifecycle != Lifecycle::Terminated) {
             let manifest = shared.manifests.get(&shared.store, row.id, row.version)?;
             let unit = publish(&row, &manifest, relays, shared.time.now_ms());
-            for verdict in shared.store.commit(unit).await? {
-                if let Verdict::Landed(range) = verdict {
-                    shared.outbox.nudge(range);
-                }
-            }
+            shared.outbox.nudge_landed(&shared.store.commit(unit).await?);
         }
         tokio::time::sleep(PAUSE).await;
     }

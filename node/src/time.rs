@@ -1,12 +1,17 @@
 //! The wall clock, passed in so that tests can set it.
 
 use std::fmt::Debug;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Tells the time.
 pub trait Time: Debug + Send + Sync {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;
+}
+
+/// Whole milliseconds of a time span; what no span of ours reaches is cut.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The machine's clock.
@@ -15,7 +20,6 @@ pub struct System;
 
 impl Time for System {
     fn now_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }

@@ -13,14 +13,14 @@ use crate::client::Remembered;
 use crate::commands::{public_key, stdin};
 use crate::config::relay_url;
 use crate::context::Context;
-use crate::error::{Error, Kind, Result, chain};
-use crate::host::{home_error, npub, operator_key};
+use crate::error::{Error, Kind, Result};
+use crate::host::{npub, operator_key};
 
 pub(crate) fn run(context: &Context, args: Connect) -> Result<()> {
     let node = public_key(&args.node)?;
     let relay =
         relay_url(&args.relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
-    let home = Home::prepare(&context.home).map_err(home_error)?;
+    let home = Home::prepare(&context.home)?;
     let me = match &args.key_file {
         Some(file) => import(&home, file)?,
         None => operator_key(&home)?,
@@ -36,24 +36,21 @@ pub(crate) fn run(context: &Context, args: Connect) -> Result<()> {
 
 /// Takes a key over into the home; never over another one.
 fn import(home: &Home, file: &Path) -> Result<PublicKey> {
-    let failed = |message: String, hint| Error { kind: Kind::Failed, message, hint };
     let keys = if file.as_os_str() == "-" {
         let text = stdin()?;
         Keys::parse(text.trim())
             .map_err(|_| Error::new(Kind::Usage, "stdin holds neither an nsec nor 64 hex digits"))?
     } else {
-        KeyFile::load(file).map_err(|error| failed(chain(&error), error.hint()))?.keys().clone()
+        KeyFile::load(file)?.keys().clone()
     };
     let path = home.operator_key();
     if path.exists() {
-        let kept = KeyFile::load(&path).map_err(|error| failed(chain(&error), error.hint()))?;
+        let kept = KeyFile::load(&path)?;
         if kept.keys().public_key() != keys.public_key() {
             let message = format!("{} holds another key", path.display());
             return Err(Error::new(Kind::Failed, message).hint("choose another --home for this node"));
         }
         return Ok(kept.keys().public_key());
     }
-    KeyFile::save(&path, keys)
-        .map(|key| key.keys().public_key())
-        .map_err(|error| failed(chain(&error), error.hint()))
+    Ok(KeyFile::save(&path, keys)?.keys().public_key())
 }

@@ -12,14 +12,14 @@ use crate::commands::{connect, public_key};
 use crate::config::{Config, relay_url, template};
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result};
-use crate::host::{self, Host, Plan, home_error, npub};
+use crate::host::{self, Host, Plan, npub};
 
 pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<String>) -> Result<()> {
     let operator = operator.as_deref().map(public_key).transpose()?;
     for relay in &relays {
         relay_url(relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
     }
-    let home = host::open_home(&context.home)?;
+    let home = Home::open(&context.home)?;
     if home.config().exists() {
         let message = format!("{} is there already", home.config().display());
         return Err(Error::new(Kind::Failed, message).hint("edit it, or choose another --home"));
@@ -52,9 +52,9 @@ pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<Stri
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
     let signals = Signals::catch()?;
-    let home = Home::peek(&context.home).map_err(home_error)?;
+    let home = Home::peek(&context.home)?;
     let config = Config::load(&home.config())?;
-    let home = host::open_home(&context.home)?;
+    let home = Home::open(&context.home)?;
     let parse = |url: &String| relay_url(url).map_err(|reason| Error::new(Kind::Usage, reason));
     let relays = config.relays.iter().map(parse).collect::<Result<Vec<_>>>()?;
     let sweep = SweepConfig {

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::args::Relay;
 use crate::context::{Context, Signals};
 use crate::error::Result;
-use crate::host::{home_error, start_relay};
+use crate::host::start_relay;
 
 pub(crate) async fn run(context: &Context, args: Relay) -> Result<()> {
     let output = context.output;
@@ -16,11 +16,11 @@ pub(crate) async fn run(context: &Context, args: Relay) -> Result<()> {
     let (store, _home) = match (args.memory, args.data) {
         (true, _) => (StoreConfig::Memory, None),
         (false, Some(dir)) => {
-            let home = Home::open(&dir).map_err(home_error)?;
+            let home = Home::open(&dir)?;
             (StoreConfig::Lmdb(dir), Some(home))
         }
         (false, None) => {
-            let home = Home::open(&context.home).map_err(home_error)?;
+            let home = Home::open(&context.home)?;
             (StoreConfig::Lmdb(home.relay()), Some(home))
         }
     };

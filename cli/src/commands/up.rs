@@ -6,6 +6,7 @@ use oa_nips::nostr::nips::nip19::{Nip19Profile, ToBech32};
 use oa_nips::nostr::{PublicKey, RelayUrl};
 use oa_node::agent::manifest::{Manifest, Npub, Policy};
 use oa_node::drivers::nostr::SweepConfig;
+use oa_node::home::Home;
 use qrcode::QrCode;
 use qrcode::render::unicode;
 use serde_json::json;
@@ -26,7 +27,7 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
     let owner = args.owner.as_deref().map(public_key).transpose()?;
     let relays = args.relay.iter().map(|url| relay_url(url)).collect::<std::result::Result<_, _>>();
     let relays = relays.map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
-    let home = host::open_home(&context.home)?;
+    let home = Home::open(&context.home)?;
     let operator = host::operator_key(&home)?;
     let mut concierge = Manifest::new(CONCIERGE, CONCIERGE);
     "Notes, goals and reminders by direct message. Say help.".clone_into(&mut concierge.about);

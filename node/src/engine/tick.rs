@@ -24,6 +24,7 @@ use crate::outbox;
 use crate::program::{Agent, Fault, Tick};
 use crate::store::row::{AgentRow, OutRow, Outgoing, Stage, Waiting};
 use crate::store::write::{AlarmChange, TickCommit};
+use crate::time::millis;
 
 /// How long a program may take.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -78,7 +79,7 @@ pub(crate) async fn run(
     }
     let now_ms = tick.clock.now_ms();
     let changes = tick.ns.into_changes().map_err(Fault::from)?;
-    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let duration_ms = millis(started.elapsed());
     Ok(commit(shared, begun, changes, now_ms, duration_ms, &seed).await)
 }
 

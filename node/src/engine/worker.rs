@@ -21,6 +21,7 @@ use crate::program::Fault;
 use crate::store::backend::BackendError;
 use crate::store::row::{AgentRow, Outgoing, Waiting};
 use crate::store::write::{Failed, Told, Verdict, Write};
+use crate::time::millis;
 
 /// Envelopes of one agent in a row, before it is looked who else has written, and others have a turn.
 const TURN: usize = 16;
@@ -106,7 +107,7 @@ async fn step(
                 return Ok(false);
             };
             shared.outbox.nudge(range);
-            let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let duration_ms = millis(started.elapsed());
             let agent = row.name.clone();
             shared.notices.tell(|| Notice::Tick { agent, seq: record_seq, outcome, duration_ms });
             Ok(true)

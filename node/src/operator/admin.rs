@@ -138,11 +138,7 @@ impl Admin {
         unit.push(Write::ChangeAgent(row.id, AgentChange::Manifest(Box::new(manifest))));
         unit.push(keep(&Ok(Vec::new())));
         let verdicts = self.shared.store.commit(unit).await?;
-        for verdict in verdicts {
-            if let Verdict::Landed(range) = verdict {
-                self.shared.outbox.nudge(range);
-            }
-        }
+        self.shared.outbox.nudge_landed(&verdicts);
         self.engine.arrived(row.id).await;
         Ok(Vec::new())
     }

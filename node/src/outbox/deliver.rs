@@ -23,8 +23,8 @@ use crate::outbox::{ACK_DEADLINE, Directory, IN_FLIGHT, TRIED_FOR, sign};
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::row::{Audience, OutId, OutRow, Outgoing, Parcel, Stage, Target, TargetState};
-use crate::store::write::{OutRange, Write};
-use crate::time::Time;
+use crate::store::write::{OutRange, Verdict, Write};
+use crate::time::{Time, millis};
 
 /// Nudges waiting for the actor; a full queue is made up for by the next look through the database.
 const NUDGES: usize = 4096;
@@ -71,6 +71,15 @@ impl Outbox {
     pub(crate) fn nudge(&self, range: OutRange) {
         if range.from < range.to {
             let _ = self.nudges.try_send(Nudge::New(range));
+        }
+    }
+
+    /// Whatever of these verdicts brought new items.
+    pub(crate) fn nudge_landed(&self, verdicts: &[Verdict]) {
+        for verdict in verdicts {
+            if let Verdict::Landed(range) = verdict {
+                self.nudge(*range);
+            }
         }
     }
 
@@ -389,8 +398,4 @@ fn expire(parcels: &mut [Parcel]) {
             target.state = TargetState::Expired("no answer for a day".to_owned());
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
