@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs other people's Nostr clients for tests/tests/interop.rs, outside of the checkout. Again costs nothing.
+# With --check it installs nothing, and says by its exit code whether they are there.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 to=${OA_TEST_CACHE:-$HOME/.cache/oa-tests}/interop
@@ -11,6 +12,10 @@ done
 wanted=$(cat "$here/package.json" "$here/requirements.txt")
 if [ -f "$to/installed" ] && [ "$(cat "$to/installed")" = "$wanted" ]; then
     exit 0
+fi
+if [ "${1:-}" = --check ]; then
+    echo "the interop clients are not installed" >&2
+    exit 1
 fi
 
 rm -rf "$to"
