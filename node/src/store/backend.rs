@@ -1,7 +1,7 @@
 //! What a store stands on: ordered tables of bytes, changed by one durable transaction at a time.
 //!
 //! Everything that decides (dedup, quotas, conditional commits) is written once above this trait, in
-//! [`super::unit`]; a backend only keeps bytes. One conformance suite, [`super::conformance`], runs on each.
+//! `store::unit`; a backend only keeps bytes. One conformance suite, [`super::conformance`], runs on each.
 
 use std::fmt::Debug;
 

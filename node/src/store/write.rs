@@ -53,7 +53,7 @@ pub enum Write {
     Floor(u64),
     /// Keeps the reply to an operation.
     Op(PublicKey, Hex<16>, Box<OpRow>),
-    /// Forgets rows whose time is over; see [`crate::maintenance`].
+    /// Forgets rows whose time is over; see `maintenance`.
     Forget(Table, Vec<Vec<u8>>),
     /// Writes a row of a machine that persists through the node.
     Row(RowWrite),
