@@ -1,7 +1,7 @@
 //! End-to-end worlds: the real programs, real relays and real clients, on one machine.
 //!
 //! - [`world`]: homes, and the programs that run in them
-//! - [`bench`]: the program `oa-bench`
+//! - [`mod@bench`]: the program `oa-bench`
 //! - [`client`]: a small Nostr client that can also send what no client should
 //! - [`crash`]: kills node and relay until every phase was hit; the program `oa-crash`
 //! - [`local`]: a node in this process, with a program and a signer that misbehave when told to
