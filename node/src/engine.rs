@@ -1,9 +1,11 @@
 //! The tick engine: agents with something in their inbox get a worker, one tick of an agent at a time.
 //!
-//! [`schedule::Schedule`] decides who is next, `tick` runs one, [`supervisor`] decides what a failure means. The
+//! [`schedule::Schedule`] decides who is next, [`plan::Plan`] in which order one agent's envelopes run,
+//! `tick` runs one, [`supervisor`] decides what a failure means. The
 //! actor here only carries out: it starts workers, hears how they left an agent, and wakes those that had to wait.
 
 pub mod clock;
+pub mod plan;
 pub mod running;
 pub mod schedule;
 pub(crate) mod shared;

@@ -1,16 +1,16 @@
 //! A worker: runs the ticks of one agent, envelope after envelope, until none is left or others should have a turn.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use oa_nips::mail::{Draft, Protocol};
-use oa_nips::nostr::{PublicKey, ToBech32};
+use oa_nips::nostr::ToBech32;
 
 use crate::agent::AgentId;
 use crate::agent::Lifecycle;
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::mailbox::{self, Hearing};
 use crate::agent::manifest::Manifest;
+use crate::engine::plan::Plan;
 use crate::engine::running::Slot;
 use crate::engine::schedule::Left;
 use crate::engine::shared::Shared;
@@ -23,8 +23,12 @@ use crate::store::row::{AgentRow, Outgoing, Waiting};
 use crate::store::write::{Failed, Told, Verdict, Write};
 use crate::time::millis;
 
-/// Envelopes of one agent in a row, before it is looked who else has written, and others have a turn.
-const TURN: usize = 16;
+/// Envelopes of one agent in a row, before others have a turn.
+const TURN: usize = 128;
+/// Envelopes looked at in one read: more than an inbox holds.
+const INBOX_READ: usize = mailbox::INBOX_MAX as usize * 2;
+/// Envelopes in a row before it is looked who else has written.
+const LOOK: usize = 16;
 /// The pause after an error that is not the program's, in milliseconds.
 pub(super) const AFTER_ERROR_MS: u64 = 5000;
 
@@ -38,41 +42,33 @@ pub(crate) async fn work(shared: &Shared, blocked: &Blocked, agent: AgentId) -> 
 }
 
 async fn turn(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Left, BackendError> {
-    let waiting = shared.store.inbox(agent, mailbox::INBOX_MAX as usize * 2)?;
-    let now_ms = shared.time.now_ms();
-    let until = |waiting: &Waiting| blocked.until(agent, waiting.envelope.sender(), now_ms);
-    let (held, free): (Vec<_>, Vec<_>) =
-        waiting.into_iter().partition(|(_, waiting)| until(waiting).is_some());
-    if free.is_empty() {
-        let earliest = held.iter().filter_map(|(_, waiting)| until(waiting)).min();
-        return Ok(earliest.map_or(Left::Empty, Left::Until));
-    }
-    for (seq, waiting) in in_turns(free).into_iter().take(TURN) {
-        // One that failed in this turn holds up what its sender wrote after it.
-        if blocked.until(agent, waiting.envelope.sender(), shared.time.now_ms()).is_some() {
+    let mut plan = Plan::default();
+    for n in 0..TURN {
+        let mut next = if n % LOOK == 0 { None } else { plan.take() };
+        if next.is_none() {
+            for (seq, waiting) in shared.store.inbox_from(agent, plan.next_seq(), INBOX_READ)? {
+                plan.add(seq, waiting.envelope.sender());
+            }
+            next = plan.take();
+        }
+        let Some((seq, sender)) = next else {
+            return Ok(plan.held_until_ms().map_or(Left::Empty, Left::Until));
+        };
+        if let Some(until_ms) = blocked.until(agent, sender, shared.time.now_ms()) {
+            plan.hold(sender, until_ms);
             continue;
         }
+        // It may have made room for another meanwhile.
+        let Some(waiting) = shared.store.waiting(agent, seq)? else { continue };
         if !step(shared, blocked, agent, seq, &waiting).await? {
             return Ok(Left::More);
         }
+        // One that failed waits for its next try, and what its sender wrote after it waits behind it.
+        if let Some(until_ms) = blocked.until(agent, sender, shared.time.now_ms()) {
+            plan.hold(sender, until_ms);
+        }
     }
     Ok(Left::More)
-}
-
-/// Puts envelopes in the order they run: senders take turns, each one's oldest first, so that a flood by one delays
-/// nobody else.
-fn in_turns(waiting: Vec<(u64, Waiting)>) -> Vec<(u64, Waiting)> {
-    let mut rounds: HashMap<Option<PublicKey>, u64> = HashMap::new();
-    let mut placed: Vec<_> = waiting
-        .into_iter()
-        .map(|(seq, waiting)| {
-            let round = rounds.entry(waiting.envelope.sender()).or_insert(0);
-            *round += 1;
-            (*round, seq, waiting)
-        })
-        .collect();
-    placed.sort_by_key(|(round, seq, _)| (*round, *seq));
-    placed.into_iter().map(|(_, seq, waiting)| (seq, waiting)).collect()
 }
 
 /// One envelope; answers whether the turn may go on.
@@ -214,7 +210,7 @@ fn obituary(row: &AgentRow, envelope: &Envelope, lifecycle: Lifecycle, reason: &
 pub(crate) async fn count_crashes(shared: &Arc<Shared>, ran: Vec<Slot>) -> Result<(), BackendError> {
     for Slot { agent, envelope: id, .. } in ran {
         let Some(row) = shared.store.agent(agent)? else { continue };
-        let inbox = shared.store.inbox(agent, mailbox::INBOX_MAX as usize * 2)?;
+        let inbox = shared.store.inbox(agent, INBOX_READ)?;
         let Some((seq, waiting)) = inbox.into_iter().find(|(_, waiting)| waiting.envelope.id == id) else {
             continue;
         };
@@ -223,32 +219,4 @@ pub(crate) async fn count_crashes(shared: &Arc<Shared>, ran: Vec<Slot>) -> Resul
         give_up(shared, &row, seq, &waiting, judgement, true, reason).await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use oa_nips::nostr::Keys;
-
-    use super::*;
-    use crate::agent::envelope::Origin;
-
-    #[test]
-    fn senders_take_turns_and_keep_their_own_order() {
-        let [flood, friend] = [Keys::generate().public_key(), Keys::generate().public_key()];
-        let waiting = |seq: u64, peer: PublicKey| {
-            let origin = Origin { peer, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
-            let envelope =
-                Envelope { origin: Some(origin), ..Envelope::from_node(Kind::Dm, &seq.to_string(), 0) };
-            (seq, Waiting { envelope, is_strangers: true, failures: 0, crashes: 0 })
-        };
-        let inbox = vec![
-            waiting(1, flood),
-            waiting(2, flood),
-            waiting(3, flood),
-            waiting(4, friend),
-            waiting(5, friend),
-        ];
-        let order: Vec<u64> = in_turns(inbox).into_iter().map(|(seq, _)| seq).collect();
-        assert_eq!(order, [1, 4, 2, 5, 3]);
-    }
 }

@@ -108,6 +108,12 @@ impl Store {
         self.numbered(Table::Inbox, id, Range::prefix(key::agent(id)).limit(limit))
     }
 
+    /// The envelopes of an inbox from a place on.
+    pub fn inbox_from(&self, id: AgentId, seq: u64, limit: usize) -> Result<Vec<(u64, Waiting)>> {
+        let to = Range::prefix(key::agent(id)).to;
+        self.numbered(Table::Inbox, id, Range { from: key::numbered(id, seq), to, reverse: false, limit })
+    }
+
     /// One envelope of an inbox.
     pub fn waiting(&self, id: AgentId, seq: u64) -> Result<Option<Waiting>> {
         self.get(Table::Inbox, &key::numbered(id, seq))

@@ -22,6 +22,8 @@ use crate::client::forge::{now_ms, now_s};
 
 /// Steps of the processor between two looks at the clock: a look costs as much as a hundredth of the cheapest.
 const STEPS: usize = 16;
+/// Conversations remembered: fewer than the wraps that are opened in turn.
+const CONVERSATIONS: usize = 8;
 
 /// Measures all of them.
 ///
@@ -48,8 +50,8 @@ fn wraps(report: &mut Report, each: Duration, alice: &Keys, bob: &Keys) -> Resul
     let to = bob.public_key();
     let letter = || Letter::text(alice, to, "how are you today?", Protocol::Nip17);
     cpu(report, each, "limit: wrap a message (client)", letter)?;
-    let signer = LocalSigner::new(bob.clone(), Conversations::default());
-    // Senders' one-time keys are met once, so that opening a wrap always costs a conversation.
+    // Room for the sender's conversation, and none for those with one-time keys: each of them is met once in life.
+    let signer = LocalSigner::new(bob.clone(), Conversations::new(CONVERSATIONS));
     let letters = (0..1_000).map(|_| Ok(letter()?.event)).collect::<Result<Vec<Event>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let mut next = letters.iter().cycle();
