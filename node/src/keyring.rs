@@ -71,7 +71,7 @@ pub struct SeedKeyring {
     node: Arc<LocalSigner>,
     addresses: Arc<Addresses>,
     conversations: Conversations,
-    signers: Mutex<HashMap<AgentId, Arc<LocalSigner>>>,
+    agents: Mutex<HashMap<AgentId, Known>>,
 }
 
 impl SeedKeyring {
@@ -79,7 +79,38 @@ impl SeedKeyring {
     pub fn new(seed: Seed, addresses: Arc<Addresses>) -> Self {
         let conversations = Conversations::default();
         let node = Arc::new(LocalSigner::new(seed.node().clone(), conversations.clone()));
-        Self { seed, node, addresses, conversations, signers: Mutex::default() }
+        Self { seed, node, addresses, conversations, agents: Mutex::default() }
+    }
+}
+
+/// What was derived for an agent: each derivation costs an elliptic curve, and every tick asks.
+#[derive(Clone)]
+struct Known {
+    signer: Arc<LocalSigner>,
+    secret: [u8; 32],
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl SeedKeyring {
+    fn known(&self, id: AgentId) -> Known {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = agents.get(&id) {
+            return known.clone();
+        }
+        if agents.len() >= SIGNERS_MAX {
+            agents.clear();
+        }
+        let reason = "a store has fewer agents than there are accounts, 2^31";
+        let keys = self.seed.agent(id.0).expect(reason);
+        let secret = self.seed.agent_secret(id.0, RANDOM).expect(reason);
+        let known = Known { signer: Arc::new(LocalSigner::new(keys, self.conversations.clone())), secret };
+        agents.insert(id, known.clone());
+        known
     }
 }
 
@@ -89,21 +120,11 @@ impl Keyring for SeedKeyring {
     }
 
     fn agent(&self, id: AgentId) -> Arc<dyn Signer> {
-        let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(signer) = signers.get(&id) {
-            return signer.clone();
-        }
-        if signers.len() >= SIGNERS_MAX {
-            signers.clear();
-        }
-        let keys = self.seed.agent(id.0).expect("a store has fewer agents than there are accounts, 2^31");
-        let signer = Arc::new(LocalSigner::new(keys, self.conversations.clone()));
-        signers.insert(id, signer.clone());
-        signer
+        self.known(id).signer
     }
 
     fn secret(&self, id: AgentId) -> [u8; 32] {
-        self.seed.agent_secret(id.0, RANDOM).expect("a store has fewer agents than there are accounts, 2^31")
+        self.known(id).secret
     }
 
     fn whose(&self, key: &PublicKey) -> Option<AgentId> {
