@@ -35,11 +35,21 @@ impl<const N: usize> Hex<N> {
     }
 }
 
+impl<const N: usize> Hex<N> {
+    /// The digits in pairs: every record and row has many of these, so they cost no allocation.
+    fn digits(&self) -> [[u8; 2]; N] {
+        let letter = |digit: u8| if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+        self.0.map(|byte| [letter(byte >> 4), letter(byte & 0xf)])
+    }
+}
+
+fn text(digits: &[[u8; 2]]) -> &str {
+    std::str::from_utf8(digits.as_flattened()).expect("hex digits are ASCII")
+}
+
 impl<const N: usize> fmt::Display for Hex<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
-        let text: String = self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-        f.write_str(&text)
+        f.write_str(text(&self.digits()))
     }
 }
 
@@ -77,7 +87,7 @@ fn digit(c: u8) -> Option<u8> {
 
 impl<const N: usize> Serialize for Hex<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(text(&self.digits()))
     }
 }
 

@@ -122,6 +122,12 @@ impl Record {
         Self { header, fields, salts }
     }
 
+    /// The chain's head after this record, which is taken to belong where it stands; [`Record::verify`] checks that.
+    pub fn head(&self) -> Head {
+        let Header { seq, state, .. } = self.header;
+        Head { seq: seq.saturating_add(1), hash: self.header.hash(), state }
+    }
+
     /// Drops a field and its salt; the chain still verifies.
     pub fn redact(&mut self, field: &str) {
         self.fields.remove(field);

@@ -105,9 +105,8 @@ impl SeedKeyring {
         if agents.len() >= SIGNERS_MAX {
             agents.clear();
         }
-        let reason = "a store has fewer agents than there are accounts, 2^31";
-        let keys = self.seed.agent(id.0).expect(reason);
-        let secret = self.seed.agent_secret(id.0, RANDOM).expect(reason);
+        let keys = self.seed.agent(id.0).expect("a store has fewer agents than there are accounts, 2^31");
+        let secret = Seed::secret_of(&keys, RANDOM);
         let known = Known { signer: Arc::new(LocalSigner::new(keys, self.conversations.clone())), secret };
         agents.insert(id, known.clone());
         known

@@ -156,10 +156,14 @@ impl Seed {
     /// # Errors
     /// As [`Seed::agent`].
     pub fn agent_secret(&self, agent: u32, purpose: &str) -> Result<[u8; 32], DeriveError> {
-        let keys = self.agent(agent)?;
+        Ok(Self::secret_of(&self.agent(agent)?, purpose))
+    }
+
+    /// As [`Seed::agent_secret`], for who has derived the agent's key already.
+    pub fn secret_of(keys: &Keys, purpose: &str) -> [u8; 32] {
         let mut engine = HmacEngine::<sha256::Hash>::new(keys.secret_key().as_secret_bytes());
         engine.input(purpose.as_bytes());
-        Ok(Hmac::from_engine(engine).to_byte_array())
+        Hmac::from_engine(engine).to_byte_array()
     }
 }
 
