@@ -97,7 +97,7 @@ pub enum Publishing {
     /// Encrypted to the owner, in batches.
     #[default]
     Batch,
-    /// Encrypted to the owner, each tick at once.
+    /// Encrypted to the owner, within seconds where agents are few: the publisher looks at 256 of them every five.
     Live,
     /// Kept here only.
     Off,
