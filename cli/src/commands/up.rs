@@ -100,7 +100,7 @@ fn greet(
     } else {
         format!(" --home {}", context.home.display())
     };
-    output.say(format!("  oa{home} dm {CONCIERGE} help\n"));
+    output.say(format!("  {}{home} dm {CONCIERGE} help\n", program()));
     if host.is_reachable
         && output.is_terminal()
         && let Ok(code) = QrCode::new(format!("nostr:{profile}"))
@@ -112,4 +112,9 @@ fn greet(
         );
     }
     output.say("Ctrl-C ends it; nothing is lost.");
+}
+
+/// How this program was called, so that the line to paste works also where it is not installed.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "oa".to_owned())
 }
