@@ -4,7 +4,10 @@ pub(crate) mod agent;
 pub(crate) mod connect;
 pub(crate) mod dm;
 pub(crate) mod files;
+pub(crate) mod key;
 pub(crate) mod logs;
+#[cfg(feature = "fuse")]
+pub(crate) mod mount;
 pub(crate) mod node;
 pub(crate) mod relay;
 pub(crate) mod up;

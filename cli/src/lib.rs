@@ -3,9 +3,11 @@
 //! - `args`: the command lines
 //! - `commands`: one command a file
 //! - `client`: talks to a node, by events alone
+//! - `fuse`: a tree somewhere else as a folder of this machine
 //! - `host`: runs a node in this process, with its relay
 //! - `context`: what every command is given
 //! - `config`: `config.toml` of a server
+//! - `passphrase`: where passphrases come from
 //! - `error`: what went wrong, what to do about it, and the exit code
 
 mod args;
@@ -14,8 +16,11 @@ mod commands;
 mod config;
 mod context;
 mod error;
+#[cfg(feature = "fuse")]
+mod fuse;
 mod host;
 mod output;
+mod passphrase;
 mod start;
 
 pub use start::{oa, oa_node};

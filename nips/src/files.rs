@@ -4,8 +4,15 @@
 //! content of both is NIP-44 between the two around the JSON of a [`Frame`]. A message longer than one frame
 //! travels in several, numbered from 0, the last marked; the same `op` ties them together, and ties a re-sent
 //! request to its first sending.
+//!
+//! - [`watch`]: stream frames and a reader's words; [`sender`] and [`reader`]: the machines on either side
+//! - [`queued`]: commands for a node that is offline
 
 mod assemble;
+pub mod queued;
+pub mod reader;
+pub mod sender;
+pub mod watch;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -92,6 +99,11 @@ impl OpError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// As it is sent: the sentence cut to [`ERROR_CHARS_MAX`].
+    pub(crate) fn cut(&self) -> Self {
+        Self { code: self.code, message: self.message.chars().take(ERROR_CHARS_MAX).collect() }
+    }
 }
 
 /// One operation on one path.
@@ -105,9 +117,9 @@ pub struct Request {
     pub path: String,
     /// First byte to read.
     pub offset: u64,
-    /// Most bytes to read; 0 for as many as the server sends.
+    /// Most bytes to read; 0 for as many as the server sends. Of a watch the first credit, where 0 is none.
     pub count: u64,
-    /// Content to write, or the argument of a call.
+    /// Content to write, the argument of a call, or the new path of a rename.
     pub body: Vec<u8>,
 }
 
@@ -115,6 +127,25 @@ impl Request {
     /// A request without offset or count.
     pub fn new(op: OpId, verb: Verb, path: impl Into<String>, body: Vec<u8>) -> Self {
         Self { op, verb, path: path.into(), offset: 0, count: 0, body }
+    }
+
+    /// Moves what is at `from` to `to`.
+    pub fn rename(op: OpId, from: impl Into<String>, to: impl Into<String>) -> Self {
+        Self::new(op, Verb::Rename, from, to.into().into_bytes())
+    }
+
+    /// Watches a path from a byte on, with a first credit.
+    pub fn watch(op: OpId, path: impl Into<String>, offset: u64, credit: u64) -> Self {
+        Self { offset, count: credit, ..Self::new(op, Verb::Watch, path, Vec::new()) }
+    }
+
+    /// The new path of a rename.
+    ///
+    /// # Errors
+    /// [`Code::InvalidPath`]
+    pub fn new_path(&self) -> Result<&str, OpError> {
+        std::str::from_utf8(&self.body)
+            .map_err(|_| OpError::new(Code::InvalidPath, "the new path is not UTF-8"))
     }
 }
 
@@ -213,8 +244,7 @@ pub fn reply_frames(op: OpId, reply: &Reply) -> Vec<Frame> {
 }
 
 fn failed(op: OpId, error: &OpError) -> Frame {
-    let message: String = error.message.chars().take(ERROR_CHARS_MAX).collect();
-    let error = Some(OpError::new(error.code, message));
+    let error = Some(error.cut());
     Frame { v: 1, op, seq: 0, last: true, body: String::new(), ask: None, error }
 }
 

@@ -26,12 +26,24 @@ pub const RELAY_LIST: Kind = Kind::RelayList;
 pub const DM_RELAYS: Kind = Kind::InboxRelays;
 /// Authentication to a relay (NIP-42).
 pub const AUTH: Kind = Kind::Authentication;
+/// What a wallet can do (NIP-47).
+pub const WALLET_INFO: Kind = Kind::WalletConnectInfo;
+/// Ephemeral: a request to a wallet (NIP-47).
+pub const WALLET_REQUEST: Kind = Kind::WalletConnectRequest;
+/// Ephemeral: a wallet's response (NIP-47).
+pub const WALLET_RESPONSE: Kind = Kind::WalletConnectResponse;
+/// Ephemeral: a wallet's notification in NIP-04, for clients that know no other (NIP-47).
+pub const WALLET_NOTIFICATION_LEGACY: Kind = Kind::WalletConnectNotification;
+/// Ephemeral: a wallet's notification (NIP-47).
+pub const WALLET_NOTIFICATION: Kind = Kind::Custom(23197);
 /// Operator protocol: request.
 pub const FILES_REQUEST: Kind = Kind::Custom(25930);
 /// Operator protocol: reply.
 pub const FILES_REPLY: Kind = Kind::Custom(25931);
-/// Operator protocol: stream frame. Kept for it; none is sent or read yet.
+/// Operator protocol: stream frame.
 pub const FILES_STREAM: Kind = Kind::Custom(25932);
+/// Addressable: which running node holds a key, `d=lease`.
+pub const LEASE: Kind = Kind::Custom(39205);
 /// Addressable: a trajectory's session, `d=<session>`.
 pub const SESSION: Kind = Kind::Custom(39230);
 /// Addressable: a batch of tick records, `d=<session>:<first seq>`.

@@ -6,10 +6,12 @@
 //! - [`kind`]: every event kind in one table
 //! - [`mail`]: NIP-17 and NIP-04 direct messages as one type, [`mail::Mail`]
 //! - [`envelope`]: what agents say to agents inside a rumor of kind 9910
+//! - [`nwc`]: the outside of Nostr Wallet Connect (NIP-47)
 //! - [`profile`]: kinds 0, 10002 and 10050
 //! - [`files`]: the operator protocol, a 9P in spirit
 //! - [`record`]: tick records, their header and chain
 //! - [`trajectory`]: records on relays, kinds 39230 and 39231
+//! - [`lease`]: which running node holds a key, kind 39205
 //! - [`port`]: the traits through which others reach relays and keys
 //!
 //! ```
@@ -28,7 +30,9 @@ pub mod envelope;
 pub mod files;
 pub mod hex;
 pub mod kind;
+pub mod lease;
 pub mod mail;
+pub mod nwc;
 pub mod port;
 pub mod profile;
 pub mod record;

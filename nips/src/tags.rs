@@ -36,6 +36,11 @@ pub(crate) fn parent(tags: &Tags) -> Option<EventId> {
     values(tags, "e").filter_map(|id| EventId::from_hex(id).ok()).last()
 }
 
+/// The first `d` tag, by which relays tell addressable events of a kind apart.
+pub(crate) fn identifier(tags: &Tags) -> Option<&str> {
+    values(tags, "d").next()
+}
+
 /// The well-formed URLs of tags called `name`, each once, at most `max`.
 pub(crate) fn relays(tags: &Tags, name: &'static str, max: usize) -> Vec<RelayUrl> {
     let short = values(tags, name).filter(|url| url.len() <= RELAY_BYTES_MAX);

@@ -5,12 +5,14 @@
 //! actor here only carries out: it starts workers, hears how they left an agent, and wakes those that had to wait.
 
 pub mod clock;
+pub(crate) mod hooks;
 pub mod plan;
 pub mod running;
 pub mod schedule;
 pub(crate) mod shared;
 pub mod supervisor;
 mod tick;
+pub(crate) mod turns;
 mod worker;
 pub(crate) mod world;
 
@@ -51,6 +53,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// As [`Engine::arrived`] for those who cannot wait: a full queue is filled from a task.
+    pub(crate) fn arrived_soon(&self, agent: AgentId) {
+        if let Err(mpsc::error::TrySendError::Full(agent)) = self.arrivals.try_send(agent) {
+            let engine = self.clone();
+            tokio::spawn(async move { engine.arrived(agent).await });
+        }
+    }
+
     /// Something was committed to the agent's inbox.
     pub(crate) async fn arrived(&self, agent: AgentId) {
         // Fails only at the end, when what waits is found at the next start.

@@ -17,7 +17,7 @@ pub trait Keyring: Debug + Send + Sync {
     /// The node's own key.
     fn node(&self) -> Arc<dyn Signer>;
 
-    /// The key of an agent, which exists or is about to be created.
+    /// The key of an agent, which exists or is about to be created; the node's own for [`AgentId::NODE`].
     fn agent(&self, id: AgentId) -> Arc<dyn Signer>;
 
     /// What an agent's randomness is made from; never leaves the node.
@@ -119,7 +119,7 @@ impl Keyring for SeedKeyring {
     }
 
     fn agent(&self, id: AgentId) -> Arc<dyn Signer> {
-        self.known(id).signer
+        if id == AgentId::NODE { self.node.clone() } else { self.known(id).signer }
     }
 
     fn secret(&self, id: AgentId) -> [u8; 32] {

@@ -6,11 +6,14 @@
 
 pub mod agent;
 mod alarms;
+pub mod approvals;
+pub mod bunker;
 pub mod codes;
 pub mod drivers;
 pub mod engine;
 pub mod home;
 pub mod keyring;
+pub mod lease;
 mod mailin;
 mod maintenance;
 pub mod namespace;
@@ -21,6 +24,7 @@ pub mod outbox;
 mod profiles;
 pub mod program;
 mod publisher;
+mod serve;
 pub mod signer;
 pub mod store;
 pub mod time;

@@ -5,6 +5,7 @@
 //! cursor moves only once everything it brought is committed.
 
 mod decide;
+mod node;
 mod open;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::mailbox::FLOOR_BEHIND_S;
 use crate::drivers::nostr::{Incoming, Sweep};
 use crate::engine::Engine;
+use crate::engine::hooks::After;
 use crate::engine::shared::Shared;
 use crate::mailin::open::{Opened, open};
 use crate::notice::Notice;
@@ -132,7 +134,9 @@ impl MailIn {
         };
         #[cfg(feature = "planted-bugs")]
         self.acknowledge_before_commit(&decided).await?;
-        let submitted = self.shared.store.submit(vec![decided.write.clone()]).await;
+        let mut unit = vec![decided.write.clone()];
+        unit.extend(decided.also.iter().cloned());
+        let submitted = self.shared.store.submit(unit).await;
         let must_settle = decided.is_policy;
         pending.push_back((submitted, decided));
         // What changes who is heard must be on disk before the next message is judged by it.
@@ -208,7 +212,12 @@ impl MailIn {
     }
 
     /// Tells those whom a durable decision concerns.
-    async fn settled(&self, (verdict, decided): (Verdict, decide::Decided)) {
+    async fn settled(&self, (verdicts, decided): (Vec<Verdict>, decide::Decided)) {
+        if !decided.also.is_empty() && !verdicts.iter().any(Verdict::stops_unit) {
+            let after = After::of(&decided.also);
+            self.shared.hooks.landed(after, verdicts.get(1..).unwrap_or_default(), &self.shared.outbox);
+        }
+        let Some(verdict) = verdicts.into_iter().next() else { return };
         match verdict {
             Verdict::Queued(_) => {
                 self.engine.arrived(decided.agent).await;
@@ -249,13 +258,10 @@ async fn next_opened(opening: &mut VecDeque<(RelayUrl, Opening)>) -> Option<(Rel
 
 async fn next_verdicts(
     pending: &mut VecDeque<(Pending, decide::Decided)>,
-) -> Result<(Verdict, decide::Decided), BackendError> {
+) -> Result<(Vec<Verdict>, decide::Decided), BackendError> {
     let Some((front, _)) = pending.front_mut() else { return std::future::pending().await };
     let verdicts = front.wait().await;
     let decided = pending.pop_front().map(|(_, decided)| decided);
-    let verdict = verdicts?.into_iter().next();
-    match (verdict, decided) {
-        (Some(verdict), Some(decided)) => Ok((verdict, decided)),
-        _ => Err(BackendError::Stopped("no verdict".to_owned())),
-    }
+    let verdicts = verdicts?;
+    decided.map(|decided| (verdicts, decided)).ok_or_else(|| BackendError::Stopped("no verdict".to_owned()))
 }

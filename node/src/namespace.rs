@@ -1,377 +1,579 @@
-//! The tree an agent lives in. What is not served here does not exist for it.
+//! The tree an agent lives in. What is not mounted does not exist for it.
 //!
-//! A [`Namespace`] belongs to one tick. Reads see the agent's files as committed, with the tick's own writes laid
-//! over them; [`Namespace::into_changes`] hands the writes to the commit. The parts served so far:
-//!
-//! | path | type | what |
-//! |---|---|---|
-//! | `/trigger` | value | what woke this tick |
-//! | `/reply` | append | answers whoever the trigger came from |
-//! | `/status` | value | name, lifecycle, queue, relays |
-//! | `/identity/npub`, `/identity/pubkey` | value | who the agent is |
-//! | `/memory/…`, `/goals/…` | files | the agent's state |
-//! | `/schedule/<id>.json` | files | alarms |
-//! | `/tmp/…` | files | scratch for one tick |
+//! [`path::Path`] is a path that cannot be wrong, [`rights`] says who may do what, [`mount::Mounts`] which
+//! [`service::FileService`] serves a path; [`blocks`] are services to build from, [`crate::serve`] has one for every
+//! file of an agent. The same trees are served to operators (`crate::operator`) and to ticks: a [`Namespace`] is one
+//! tick's view. Its reads see the tick's own writes; [`Namespace::finish`] hands what it did to the commit; what
+//! cannot wait for the commit goes through the [`journal`].
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use oa_nips::files::{Code, FileType};
+use oa_nips::hex::Hash;
 use oa_nips::mail::{TEXT_BYTES_MAX, fits_one_message};
+use oa_nips::nostr::hashes::{Hash as _, HashEngine, sha256};
 
+pub mod blocks;
+pub mod error;
+pub mod journal;
+pub mod mount;
+pub mod overlay;
 pub mod path;
+pub mod rights;
+pub mod service;
 
+pub use error::Error;
+pub use overlay::{FILE_BYTES_MAX, Files, MemoryState, OVERLAY_BYTES_MAX};
 pub use path::Path;
 
-/// Largest file an agent may write, in bytes.
-pub const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// All that one tick may write, in bytes.
-pub const OVERLAY_BYTES_MAX: usize = 8 * 1024 * 1024;
+use self::journal::{Journal, Line, Next, Nondeterministic, Pin, Recovery};
+use self::mount::{Found, Mounts};
+use self::overlay::Overlay;
+use self::rights::{Right, Role, in_agent};
+use self::service::{Change, ChangeKey, Class, Context, Effect, LookUp, Span, Stat, State, Subject, Wake};
+use crate::agent::envelope::Envelope;
+use crate::agent::manifest::Manifest;
+use crate::store::row::{AgentRow, Blob, Outgoing};
+use crate::store::write::Write;
 
-/// Why a file operation failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    #[error("{0}: no such file")]
-    NotFound(String),
-    #[error("{0}: not allowed")]
-    PermissionDenied(String),
-    #[error("{0}: is a folder")]
-    IsDir(String),
-    #[error("{path}: not a path: {reason}")]
-    InvalidPath { path: String, reason: path::PathError },
-    #[error("{path}: {reason}")]
-    InvalidInput { path: String, reason: String },
-    #[error("{path}: over {limit} bytes")]
-    TooLarge { path: String, limit: usize },
-    #[error("{path}: {reason}")]
-    Io { path: String, reason: String },
-}
+/// Outgoing items and other writes one tick may hand to its commit.
+pub const EFFECTS_MAX: usize = 256;
 
-/// One entry of a folder.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// The last component.
-    pub name: String,
-    /// Whether it is a folder.
-    pub is_dir: bool,
-}
-
-/// The agent's committed files, as they were when the tick began.
-pub trait Committed: Debug + Send + Sync {
-    /// A file's content.
+/// The disk under a tick's journal.
+pub trait Durable: std::fmt::Debug + Send + Sync {
+    /// Returns once the lines are on disk, the first of them at ordinal `first`.
     ///
     /// # Errors
-    /// What the store said.
-    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, String>;
-
-    /// Every file whose path begins with `prefix`.
-    ///
-    /// # Errors
-    /// What the store said.
-    fn paths(&self, prefix: &str) -> Result<Vec<String>, String>;
+    /// `Stale` when the tick may no longer run.
+    fn record(&self, first: u32, lines: Vec<Line>) -> BoxFuture<'_, Result<(), Error>>;
 }
 
-/// Checks and completes what a tick writes to `/schedule`.
-pub trait ScheduleCheck: Debug + Send + Sync {
-    /// Refuses what is no alarm, naming the field.
-    ///
-    /// # Errors
-    /// A sentence for the program.
-    fn check(&self, id: &str, content: &[u8]) -> Result<(), String>;
+/// Asks whether a change needs somebody's consent.
+pub trait Consent: std::fmt::Debug + Send + Sync {
+    /// The frozen change, for the commit, and the refusal that the program hears; nothing when it may go ahead.
+    fn freeze(&self, cx: &Context<'_>, path: &Path, change: &Change) -> Option<(Vec<Write>, Error)>;
 }
 
-/// What is fixed when a tick begins: the value files.
-#[derive(Debug, Clone, Default)]
-pub struct Values {
-    /// `/trigger`.
-    pub trigger: Vec<u8>,
-    /// `/status`.
-    pub status: Vec<u8>,
-    /// `/identity/npub`.
-    pub npub: String,
-    /// `/identity/pubkey`.
-    pub pubkey: String,
+/// Nobody is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct NoConsent;
+
+impl Consent for NoConsent {
+    fn freeze(&self, _: &Context<'_>, _: &Path, _: &Change) -> Option<(Vec<Write>, Error)> {
+        None
+    }
 }
 
-/// What a tick wrote.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
+/// What a tick begins with.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The agent's mounts.
+    pub mounts: Arc<Mounts>,
+    /// The agent.
+    pub row: Arc<AgentRow>,
+    /// What it is.
+    pub manifest: Arc<Manifest>,
+    /// What woke it.
+    pub envelope: Arc<Envelope>,
+    /// Its files.
+    pub committed: Arc<dyn State>,
+    /// Where its journal goes.
+    pub durable: Arc<dyn Durable>,
+    /// Who is asked.
+    pub consent: Arc<dyn Consent>,
+}
+
+/// What a tick did, for its commit.
+#[derive(Debug, Default)]
+pub struct Done {
     /// Files of the agent's state and alarms; nothing for a removed one.
-    pub files: BTreeMap<Path, Option<Vec<u8>>>,
+    pub files: Files,
     /// The reply, if one was written.
     pub reply: Option<String>,
+    /// Mail and events besides.
+    pub out: Vec<Outgoing>,
+    /// What else lands.
+    pub writes: Vec<Write>,
+    /// The journaled changes, for the record.
+    pub calls: Vec<CallMade>,
+}
+
+/// A change that was made outside, as the record lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallMade {
+    /// Where.
+    pub path: String,
+    /// SHA-256 of what was asked.
+    pub request: Hash,
+    /// SHA-256 of what was answered, or the error's code.
+    pub reply: Result<Hash, Code>,
+}
+
+impl CallMade {
+    /// As records have it.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let mut json = serde_json::json!({ "path": self.path, "request": self.request });
+        match &self.reply {
+            Ok(digest) => json["reply"] = serde_json::json!(digest),
+            Err(code) => json["error"] = serde_json::json!(code),
+        }
+        json
+    }
 }
 
 /// One tick's view of its agent's world.
 #[derive(Debug)]
 pub struct Namespace {
-    values: Values,
-    committed: Arc<dyn Committed>,
-    schedule: Arc<dyn ScheduleCheck>,
-    overlay: BTreeMap<Path, Option<Vec<u8>>>,
-    overlay_bytes: usize,
+    setting: Setting,
+    pin: Pin,
+    overlay: Overlay,
     reply: Vec<u8>,
-}
-
-/// What serves a path.
-enum Place<'a> {
-    Value(&'a [u8]),
-    Reply,
-    Stored,
-    Alarm(String),
-    Nowhere,
+    out: Vec<Outgoing>,
+    writes: Vec<Write>,
+    journal: Journal,
+    /// Changes asked for so far.
+    changes: u32,
+    calls: Vec<CallMade>,
+    /// Set once: nothing of the tick may count.
+    poison: Option<Nondeterministic>,
+    /// Set once: the journal failed, so the tick runs again later.
+    put_off: Option<String>,
 }
 
 impl Namespace {
-    /// The namespace of one tick.
-    pub fn new(values: Values, committed: Arc<dyn Committed>, schedule: Arc<dyn ScheduleCheck>) -> Self {
-        Self { values, committed, schedule, overlay: BTreeMap::new(), overlay_bytes: 0, reply: Vec::new() }
-    }
-
-    fn place(&self, path: &Path) -> Place<'_> {
-        let mut parts = path.components();
-        let (first, rest) = (parts.next(), parts.next());
-        match (first, rest) {
-            (Some("trigger"), None) => Place::Value(&self.values.trigger),
-            (Some("status"), None) => Place::Value(&self.values.status),
-            (Some("reply"), None) => Place::Reply,
-            (Some("identity"), Some("npub")) => Place::Value(self.values.npub.as_bytes()),
-            (Some("identity"), Some("pubkey")) => Place::Value(self.values.pubkey.as_bytes()),
-            (Some("memory" | "goals" | "tmp"), Some(_)) => Place::Stored,
-            (Some("schedule"), Some(name)) if parts.next().is_none() => {
-                name.strip_suffix(".json").map_or(Place::Nowhere, |id| Place::Alarm(id.to_owned()))
-            }
-            _ => Place::Nowhere,
-        }
+    /// The namespace of one tick, on the lines that earlier runs of it recorded.
+    ///
+    /// # Errors
+    /// When the program is not the one that began this tick.
+    pub fn new(setting: Setting, mut pin: Pin, recorded: Vec<Line>) -> Result<Self, Nondeterministic> {
+        let journal = Journal::new(recorded, &mut pin)?;
+        let overlay = Overlay::new(setting.committed.clone());
+        Ok(Self {
+            setting,
+            pin,
+            overlay,
+            reply: Vec::new(),
+            out: Vec::new(),
+            writes: Vec::new(),
+            journal,
+            changes: 0,
+            calls: Vec::new(),
+            poison: None,
+            put_off: None,
+        })
     }
 
     /// A file's content, with this tick's own writes.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::InvalidPath`], [`Error::Io`]
-    #[expect(clippy::unused_async, reason = "call files will wait; programs are written for that already")]
-    pub async fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
+    /// `NotFound`, `InvalidPath`, `IsDir`, `PermissionDenied`, `Io`
+    pub async fn read(&mut self, path: &str) -> Result<Vec<u8>, Error> {
+        self.read_span(path, Span::ALL).await
+    }
+
+    /// A part of a file's content.
+    ///
+    /// # Errors
+    /// As [`Namespace::read`].
+    pub async fn read_span(&mut self, path: &str, span: Span) -> Result<Vec<u8>, Error> {
         let path = parse(path)?;
-        match self.place(&path) {
-            Place::Value(bytes) => Ok(bytes.to_vec()),
-            Place::Reply => Ok(self.reply.clone()),
-            Place::Stored | Place::Alarm(_) => {
-                self.stored(&path)?.ok_or_else(|| Error::NotFound(path.to_string()))
-            }
-            Place::Nowhere => Err(Error::NotFound(path.to_string())),
+        if path.as_str() == "/reply" {
+            return Ok(span.of(&self.reply));
         }
+        self.check(&path, Right::Read)?;
+        if let Some(known) = self.recorded("read", &path, span)? {
+            return known;
+        }
+        let content = self.look("read", &path, async |cx, found| {
+            found.mount.service.read(&cx, &found.rest, span).await
+        });
+        let content = content.await;
+        self.note("read", &path, span, &content)?;
+        content
+    }
+
+    /// The entries of a folder, sorted by name.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDir`, `InvalidPath`, `PermissionDenied`, `Io`
+    pub async fn list(&mut self, path: &str) -> Result<Vec<Stat>, Error> {
+        let path = parse(path)?;
+        self.check(&path, Right::Read)?;
+        let from_json = |json: Vec<u8>| serde_json::from_slice(&json).map_err(|e| Error::io(&path, e.to_string()));
+        if let Some(known) = self.recorded("list", &path, Span::ALL)? {
+            return known.and_then(from_json);
+        }
+        let entries = self.look("list", &path, async |cx, found| {
+            found.mount.service.list(&cx, &found.rest).await
+        });
+        let entries = with_mounts(&self.setting.mounts, &path, entries.await);
+        let entries = entries.map(|entries| visible(&path, entries));
+        if self.journals_reads(&path) {
+            let json = entries.as_ref().map(|e| serde_json::to_vec(e).unwrap_or_default()).map_err(Clone::clone);
+            self.note("list", &path, Span::ALL, &json)?;
+        }
+        entries
+    }
+
+    /// What a path is.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidPath`, `PermissionDenied`
+    pub async fn stat(&mut self, path: &str) -> Result<Stat, Error> {
+        let path = parse(path)?;
+        let Some(name) = path.name() else { return Ok(service::dir("/")) };
+        let mut listed = self.list(path.parent().as_str()).await?.into_iter();
+        listed.find(|stat| stat.name == name).ok_or_else(|| Error::not_found(&path))
     }
 
     /// Creates or replaces a file; to `/reply`, the whole answer.
     ///
     /// # Errors
-    /// [`Error::PermissionDenied`] for what is read-only, [`Error::TooLarge`], [`Error::InvalidInput`]
-    #[expect(clippy::unused_async, reason = "call files will wait; programs are written for that already")]
+    /// `PermissionDenied` for what is read-only, `TooLarge`, `InvalidInput`, `ApprovalRequired`
     pub async fn write(&mut self, path: &str, content: &[u8]) -> Result<(), Error> {
-        let path = parse(path)?;
-        self.put(path, content.to_vec())
+        self.change(path, Change::Write(content.to_vec())).await.map(drop)
     }
 
     /// Adds to the end of a file, creating it if needed.
     ///
     /// # Errors
     /// As [`Namespace::write`].
-    #[expect(clippy::unused_async, reason = "call files will wait; programs are written for that already")]
     pub async fn append(&mut self, path: &str, content: &[u8]) -> Result<(), Error> {
-        let path = parse(path)?;
-        let mut whole = match self.place(&path) {
-            Place::Reply => self.reply.clone(),
-            _ => self.stored(&path)?.unwrap_or_default(),
-        };
-        whole.extend_from_slice(content);
-        self.put(path, whole)
+        self.change(path, Change::Append(content.to_vec())).await.map(drop)
     }
 
-    /// Removes a file.
+    /// Asks a call file, and answers its reply.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::PermissionDenied`]
-    #[expect(clippy::unused_async, reason = "call files will wait; programs are written for that already")]
+    /// As [`Namespace::write`]; `OutcomeUnknown` when it may have been done, and nobody can tell.
+    pub async fn call(&mut self, path: &str, request: &[u8]) -> Result<Vec<u8>, Error> {
+        self.change(path, Change::Call(request.to_vec())).await
+    }
+
+    /// Removes a file or an empty folder.
+    ///
+    /// # Errors
+    /// `NotFound`, `PermissionDenied`
     pub async fn remove(&mut self, path: &str) -> Result<(), Error> {
-        let path = parse(path)?;
-        match self.place(&path) {
-            Place::Stored | Place::Alarm(_) => {}
-            Place::Value(_) | Place::Reply => return Err(Error::PermissionDenied(path.to_string())),
-            Place::Nowhere => return Err(Error::NotFound(path.to_string())),
-        }
-        self.stored(&path)?.ok_or_else(|| Error::NotFound(path.to_string()))?;
-        self.overlay.insert(path, None);
-        Ok(())
+        self.change(path, Change::Remove).await.map(drop)
     }
 
-    /// The entries of a folder, sorted by name. A folder that holds nothing is empty, not missing.
+    /// Does any change.
     ///
     /// # Errors
-    /// [`Error::InvalidPath`], [`Error::Io`]
-    #[expect(clippy::unused_async, reason = "call files will wait; programs are written for that already")]
-    pub async fn list(&self, path: &str) -> Result<Vec<Entry>, Error> {
+    /// As [`Namespace::write`].
+    pub async fn change(&mut self, path: &str, change: Change) -> Result<Vec<u8>, Error> {
         let path = parse(path)?;
-        if path == Path::root() {
-            let dir = |name: &str| Entry { name: name.to_owned(), is_dir: true };
-            let file = |name: &str| Entry { name: name.to_owned(), is_dir: false };
-            let dirs = ["goals", "identity", "memory", "schedule", "tmp"].map(dir);
-            let files = ["reply", "status", "trigger"].map(file);
-            return Ok(dirs.into_iter().chain(files).collect::<BTreeSet<_>>().into_iter().collect());
+        self.check_alive(&path)?;
+        self.check(&path, Right::Write)?;
+        if path.as_str() == "/reply" {
+            return self.set_reply(&change).map(|()| Vec::new());
         }
-        let prefix = path.beneath();
-        let mut paths: BTreeSet<String> =
-            self.committed.paths(&prefix).map_err(|reason| io(&path, reason))?.into_iter().collect();
-        for (changed, content) in &self.overlay {
-            if content.is_some() && changed.as_str().starts_with(&prefix) {
-                paths.insert(changed.to_string());
-            } else {
-                paths.remove(changed.as_str());
+        self.changes += 1;
+        let key = self.key(&path);
+        let mounts = self.setting.mounts.clone();
+        let found = mounts.find(&path)?;
+        found.allow(&path, &change)?;
+        let change = within(&found, &mounts, change)?;
+        if let Some((writes, refusal)) = self.setting.consent.freeze(&self.context(key), &path, &change) {
+            self.absorb(&path, Effect { writes, ..Effect::default() })?;
+            return Err(refusal);
+        }
+        match found.mount.service.class(&found.rest, &change) {
+            Class::Transactional => {
+                let effect = found.mount.service.change(&self.context(key), &found.rest, &change).await;
+                self.absorb(&path, effect.map_err(|error| error.at(&path))?)
             }
+            class => self.outside(&path, &found, class, &change, key).await,
         }
-        if path.as_str() == "/identity" {
-            paths.extend(["/identity/npub".to_owned(), "/identity/pubkey".to_owned()]);
-        }
-        let entry = |full: &String| {
-            let rest = full.strip_prefix(&prefix)?;
-            let (name, is_dir) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
-            Some(Entry { name: name.to_owned(), is_dir })
-        };
-        Ok(paths.iter().filter_map(entry).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
-    /// What the tick wrote, for its commit.
+    /// A change that cannot wait for the commit: intent on disk, then the act, then the reply on disk.
+    async fn outside(
+        &mut self,
+        path: &Path,
+        found: &Found<'_>,
+        class: Class,
+        change: &Change,
+        key: ChangeKey,
+    ) -> Result<Vec<u8>, Error> {
+        let request = journal::change_request(path, change);
+        if !self.journal.fits(change.body().len()) {
+            return Err(Error::too_large(path, journal::BYTES_MAX));
+        }
+        let next = self.journal.next(&request, path);
+        let (ordinal, recovery) = match next.map_err(|poison| self.poison(path, poison))? {
+            Next::Replied(outcome) => {
+                self.made(path, request, &outcome);
+                return outcome.map(|blob| blob.0);
+            }
+            Next::Fresh(ordinal) => {
+                let (first, lines) = self.journal.intend(ordinal, request, path);
+                self.persist(first, lines).await?;
+                (ordinal, Recovery::Repeat)
+            }
+            Next::Interrupted(ordinal) => (ordinal, class.into()),
+        };
+        let outcome = match self.recover(path, found, change, key, recovery).await {
+            Ok(outcome) => outcome.map(Blob),
+            Err(error) => return Err(self.put_off_by(error)),
+        };
+        let line = self.journal.replied(request, path, outcome.clone());
+        self.persist(ordinal, vec![line]).await?;
+        self.made(path, request, &outcome);
+        outcome.map(|blob| blob.0)
+    }
+
+    /// Does an outside change, or finds out what became of it. The outer error is of finding out: the tick had better
+    /// be run again later than be told something that may be wrong.
+    async fn recover(
+        &self,
+        path: &Path,
+        found: &Found<'_>,
+        change: &Change,
+        key: ChangeKey,
+        recovery: Recovery,
+    ) -> Result<Result<Vec<u8>, Error>, Error> {
+        let (cx, service, rest) = (self.context(key), &found.mount.service, &found.rest);
+        let act = async || service.act(&cx, rest, change).await.map_err(|error| error.at(path));
+        let unknown = || Err(Error::new(Code::OutcomeUnknown, path, "was begun before a crash; nobody knows how it ended"));
+        Ok(match recovery {
+            Recovery::Repeat => act().await,
+            Recovery::GiveUp => unknown(),
+            Recovery::LookUp => match service.look_up(&cx, rest, change).await.map_err(|e| e.at(path))? {
+                LookUp::Done(reply) => Ok(reply),
+                LookUp::Failed(error) => Err(error.at(path)),
+                LookUp::NotDone => act().await,
+                LookUp::Unknown => unknown(),
+            },
+        })
+    }
+
+    async fn persist(&mut self, first: u32, lines: Vec<Line>) -> Result<(), Error> {
+        let recorded = self.setting.durable.record(first, lines).await;
+        recorded.map_err(|error| self.put_off_by(error))
+    }
+
+    fn put_off_by(&mut self, error: Error) -> Error {
+        self.put_off.get_or_insert_with(|| error.to_string());
+        error
+    }
+
+    /// Why nothing of this run counts although the program did nothing wrong.
+    pub(crate) fn put_off(&self) -> Option<&str> {
+        self.put_off.as_deref()
+    }
+
+    fn made(&mut self, path: &Path, request: Hash, outcome: &journal::Outcome) {
+        let reply = match outcome {
+            Ok(blob) => Ok(oa_nips::hex::Hex(sha256::Hash::hash(&blob.0).to_byte_array())),
+            Err(error) => Err(error.code),
+        };
+        self.calls.push(CallMade { path: path.to_string(), request, reply });
+    }
+
+    /// What the tick did, for its commit.
     ///
     /// # Errors
-    /// When the reply is not UTF-8.
-    pub fn into_changes(self) -> Result<Changes, Error> {
-        let reply = String::from_utf8(self.reply).map_err(|error| Error::InvalidInput {
-            path: "/reply".to_owned(),
-            reason: format!("not UTF-8: {error}"),
-        })?;
-        let files = self.overlay.into_iter().filter(|(path, _)| path.strip("/tmp").is_none()).collect();
-        Ok(Changes { files, reply: (!reply.is_empty()).then_some(reply) })
-    }
-
-    fn stored(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
-        match self.overlay.get(path) {
-            Some(content) => Ok(content.clone()),
-            None if path.strip("/tmp").is_some() => Ok(None),
-            None => self.committed.read(path).map_err(|reason| io(path, reason)),
+    /// When the run did not do what an earlier run had done.
+    pub fn finish(self) -> Result<Result<Done, Error>, Nondeterministic> {
+        if let Some(poison) = self.poison {
+            return Err(poison);
         }
-    }
-
-    fn put(&mut self, path: Path, content: Vec<u8>) -> Result<(), Error> {
-        let limit = match self.place(&path) {
-            Place::Value(_) => return Err(Error::PermissionDenied(path.to_string())),
-            Place::Nowhere => return Err(Error::NotFound(path.to_string())),
-            Place::Reply if !fits_one_message(&String::from_utf8_lossy(&content)) => 0,
-            Place::Reply => TEXT_BYTES_MAX,
-            Place::Stored => FILE_BYTES_MAX,
-            Place::Alarm(id) => {
-                let check = self.schedule.check(&id, &content);
-                check.map_err(|reason| Error::InvalidInput { path: path.to_string(), reason })?;
-                FILE_BYTES_MAX
-            }
+        self.journal.finish()?;
+        let reply = match String::from_utf8(self.reply) {
+            Ok(reply) => reply,
+            Err(error) => return Ok(Err(Error::invalid("/reply", format!("not UTF-8: {error}")))),
         };
-        if content.len() > limit {
-            // What grows when it is escaped is too large although it has fewer bytes.
-            let limit = if limit == 0 { TEXT_BYTES_MAX } else { limit };
-            return Err(Error::TooLarge { path: path.to_string(), limit });
+        let is_kept = |path: &Path| path.strip("/tmp").is_none();
+        let files = self.overlay.into_files().into_iter().filter(|(path, _)| is_kept(path)).collect();
+        let reply = (!reply.is_empty()).then_some(reply);
+        Ok(Ok(Done { files, reply, out: self.out, writes: self.writes, calls: self.calls }))
+    }
+
+    /// The trust that holds for this tick: that of its first run.
+    pub(crate) fn trust(&self) -> crate::agent::envelope::Trust {
+        self.pin.trust
+    }
+
+    /// The outside changes of this run so far, which stay done if it fails.
+    pub(crate) fn calls(&self) -> &[CallMade] {
+        &self.calls
+    }
+
+    /// A run that cannot count any more does nothing more.
+    fn check_alive(&self, path: &Path) -> Result<(), Error> {
+        match (&self.poison, &self.put_off) {
+            (Some(poison), _) => Err(Error::io(path, poison.to_string())),
+            (None, Some(reason)) => Err(Error::io(path, reason.clone())),
+            (None, None) => Ok(()),
         }
-        if matches!(self.place(&path), Place::Reply) {
-            self.reply = content;
+    }
+
+    fn check(&self, path: &Path, right: Right) -> Result<(), Error> {
+        let rights = in_agent(Role::Agent, path);
+        if rights.has(right) {
             return Ok(());
         }
-        let replaced = self.overlay.get(&path).and_then(Option::as_ref).map_or(0, Vec::len);
-        let bytes = self.overlay_bytes - replaced + content.len();
-        if bytes > OVERLAY_BYTES_MAX {
-            return Err(Error::TooLarge { path: path.to_string(), limit: OVERLAY_BYTES_MAX });
+        // What the agent may not touch at all is not there for it.
+        Err(if rights.any() { Error::denied(path) } else { Error::not_found(path) })
+    }
+
+    fn context(&self, key: ChangeKey) -> Context<'_> {
+        let Setting { row, manifest, envelope, .. } = &self.setting;
+        Context {
+            role: Role::Agent,
+            caller: row.pubkey,
+            subject: Some(Subject { row, manifest, state: &self.overlay }),
+            wake: Some(Wake { envelope, trust: self.pin.trust }),
+            now_ms: envelope.accepted_at_ms,
+            key,
         }
-        self.overlay_bytes = bytes;
-        self.overlay.insert(path, Some(content));
+    }
+
+    /// Names a change: the same in every run of the tick.
+    fn key(&self, path: &Path) -> ChangeKey {
+        let mut engine = sha256::HashEngine::default();
+        let Setting { row, envelope, .. } = &self.setting;
+        for part in [
+            row.pubkey.as_bytes().as_slice(),
+            envelope.id.as_bytes(),
+            &self.changes.to_be_bytes(),
+            path.as_str().as_bytes(),
+        ] {
+            engine.input(part);
+        }
+        sha256::Hash::from_engine(engine).to_byte_array()
+    }
+
+    async fn look<T>(
+        &self,
+        _verb: &str,
+        path: &Path,
+        look: impl AsyncFnOnce(Context<'_>, Found<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let found = self.setting.mounts.find(path)?;
+        look(self.context([0; 32]), found).await.map_err(|error| error.at(path))
+    }
+
+    /// Whether what a path answers may differ in another run of the tick.
+    fn journals_reads(&self, path: &Path) -> bool {
+        self.setting.mounts.find(path).is_ok_and(|found| !found.mount.service.is_fixed())
+    }
+
+    /// What an earlier run read here.
+    fn recorded(
+        &mut self,
+        verb: &str,
+        path: &Path,
+        span: Span,
+    ) -> Result<Option<Result<Vec<u8>, Error>>, Error> {
+        self.check_alive(path)?;
+        if !self.journals_reads(path) {
+            return Ok(None);
+        }
+        if !self.journal.fits(0) {
+            return Err(Error::too_large(path, journal::BYTES_MAX));
+        }
+        let request = journal::read_request(verb, path, span);
+        let next = self.journal.next(&request, path);
+        match next.map_err(|poison| self.poison(path, poison))? {
+            Next::Replied(outcome) => Ok(Some(outcome.map(|blob| blob.0))),
+            Next::Fresh(_) | Next::Interrupted(_) => Ok(None),
+        }
+    }
+
+    fn note(
+        &mut self,
+        verb: &str,
+        path: &Path,
+        span: Span,
+        content: &Result<Vec<u8>, Error>,
+    ) -> Result<(), Error> {
+        if !self.journals_reads(path) {
+            return Ok(());
+        }
+        if !self.journal.fits(content.as_ref().map_or(0, Vec::len)) {
+            return Err(Error::too_large(path, journal::BYTES_MAX));
+        }
+        let request = journal::read_request(verb, path, span);
+        self.journal.read(request, path, content.clone().map(Blob));
         Ok(())
     }
+
+    fn poison(&mut self, path: &Path, poison: Nondeterministic) -> Error {
+        let error = Error::io(path, poison.to_string());
+        self.poison = Some(poison);
+        error
+    }
+
+    fn absorb(&mut self, path: &Path, effect: Effect) -> Result<Vec<u8>, Error> {
+        let Effect { reply, files, out, writes } = effect;
+        if self.out.len() + self.writes.len() + out.len() + writes.len() > EFFECTS_MAX {
+            return Err(Error::new(Code::RateLimited, path, format!("over {EFFECTS_MAX} effects in one tick")));
+        }
+        self.overlay.lay(files)?;
+        self.out.extend(out);
+        self.writes.extend(writes);
+        Ok(reply)
+    }
+
+    fn set_reply(&mut self, change: &Change) -> Result<(), Error> {
+        let reply = match change {
+            Change::Write(content) => content.clone(),
+            Change::Append(content) => [self.reply.as_slice(), content].concat(),
+            Change::Remove => Vec::new(),
+            change => return Err(service::not_taken(&"/reply".parse().unwrap_or_else(|_| Path::root()), change)),
+        };
+        // What grows when it is escaped is too large although it has fewer bytes.
+        if reply.len() > TEXT_BYTES_MAX || !fits_one_message(&String::from_utf8_lossy(&reply)) {
+            return Err(Error::too_large("/reply", TEXT_BYTES_MAX));
+        }
+        self.reply = reply;
+        Ok(())
+    }
+}
+
+/// The change as the service knows it: paths within the mount.
+pub(crate) fn within(found: &Found<'_>, mounts: &Mounts, change: Change) -> Result<Change, Error> {
+    let Change::Rename(to) = change else { return Ok(change) };
+    let target = mounts.find(&to)?;
+    if target.mount.at != found.mount.at {
+        return Err(Error::invalid(&to, format!("not under {}, like what is renamed", found.mount.at)));
+    }
+    Ok(Change::Rename(target.rest))
+}
+
+/// A folder's entries with the mounts in it; a folder of nothing but mounts is one too.
+pub(crate) fn with_mounts(
+    mounts: &Mounts,
+    path: &Path,
+    entries: Result<Vec<Stat>, Error>,
+) -> Result<Vec<Stat>, Error> {
+    let names: BTreeMap<&str, FileType> = mounts.names(path).collect();
+    let mut entries = match entries {
+        Err(error) if error.code == Code::NotFound && (!names.is_empty() || *path == Path::root()) => Vec::new(),
+        entries => entries?,
+    };
+    for (name, file_type) in names {
+        if entries.iter().all(|entry| entry.name != name) {
+            entries.push(service::file(name, file_type, 0));
+        }
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+/// The entries that the agent may touch.
+fn visible(folder: &Path, entries: Vec<Stat>) -> Vec<Stat> {
+    let is_visible = |stat: &Stat| {
+        folder.join(&stat.name).is_ok_and(|path| in_agent(Role::Agent, &path).any())
+    };
+    entries.into_iter().filter(is_visible).collect()
 }
 
 fn parse(path: &str) -> Result<Path, Error> {
-    path.parse().map_err(|reason| Error::InvalidPath { path: path.chars().take(200).collect(), reason })
-}
-
-fn io(path: &Path, reason: String) -> Error {
-    Error::Io { path: path.to_string(), reason }
-}
-
-/// A committed state held in memory: for programs under test.
-#[derive(Debug, Default, Clone)]
-pub struct MemoryState(pub BTreeMap<String, Vec<u8>>);
-
-impl Committed for MemoryState {
-    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.0.get(path.as_str()).cloned())
-    }
-
-    fn paths(&self, prefix: &str) -> Result<Vec<String>, String> {
-        Ok(self.0.keys().filter(|path| path.starts_with(prefix)).cloned().collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug)]
-    struct NoAlarms;
-
-    impl ScheduleCheck for NoAlarms {
-        fn check(&self, _: &str, _: &[u8]) -> Result<(), String> {
-            Err("text: missing".to_owned())
-        }
-    }
-
-    fn namespace() -> Namespace {
-        let state = MemoryState(BTreeMap::from([
-            ("/memory/a".to_owned(), b"old".to_vec()),
-            ("/memory/notes/1".to_owned(), b"one".to_vec()),
-        ]));
-        let values = Values { trigger: b"{}".to_vec(), ..Values::default() };
-        Namespace::new(values, Arc::new(state), Arc::new(NoAlarms))
-    }
-
-    #[tokio::test]
-    async fn reads_see_the_overlay_and_the_commit_gets_it() {
-        let mut ns = namespace();
-        ns.write("/memory/a", b"new").await.unwrap();
-        ns.append("/memory/a", b"er").await.unwrap();
-        ns.remove("/memory/notes/1").await.unwrap();
-        ns.write("/tmp/x", b"scratch").await.unwrap();
-        ns.append("/reply", b"hel").await.unwrap();
-        ns.append("/reply", b"lo").await.unwrap();
-        assert_eq!(ns.read("/memory/a").await.unwrap(), b"newer");
-        assert_eq!(ns.read("/memory/notes/1").await, Err(Error::NotFound("/memory/notes/1".into())));
-        let names: Vec<_> = ns.list("/memory").await.unwrap().into_iter().map(|entry| entry.name).collect();
-        assert_eq!(names, ["a"]);
-        let changes = ns.into_changes().unwrap();
-        assert_eq!(changes.reply.as_deref(), Some("hello"));
-        assert_eq!(changes.files.len(), 2);
-    }
-
-    #[tokio::test]
-    async fn what_is_read_only_missing_or_no_path_is_refused() {
-        let mut ns = namespace();
-        assert!(matches!(ns.write("/trigger", b"").await, Err(Error::PermissionDenied(_))));
-        assert!(matches!(ns.write("/etc/passwd", b"").await, Err(Error::NotFound(_))));
-        assert!(matches!(ns.read("/memory/../trigger").await, Err(Error::InvalidPath { .. })));
-        assert!(matches!(ns.write("/schedule/x.json", b"{}").await, Err(Error::InvalidInput { .. })));
-        let large = vec![0; FILE_BYTES_MAX + 1];
-        assert!(matches!(ns.write("/memory/a", &large).await, Err(Error::TooLarge { .. })));
-        assert!(matches!(ns.write("/reply", &[b'x'; TEXT_BYTES_MAX + 1]).await, Err(Error::TooLarge { .. })));
-        // A control character takes six bytes of JSON.
-        assert!(matches!(ns.write("/reply", &[1; TEXT_BYTES_MAX]).await, Err(Error::TooLarge { .. })));
-        ns.write("/reply", &[b'x'; TEXT_BYTES_MAX]).await.unwrap();
-        let file = vec![0; FILE_BYTES_MAX];
-        for n in 0..8 {
-            ns.write(&format!("/memory/{n}"), &file).await.unwrap();
-        }
-        assert!(matches!(ns.write("/memory/9", &file).await, Err(Error::TooLarge { .. })));
-    }
+    path.parse().map_err(|reason| Error::invalid_path(path, reason))
 }

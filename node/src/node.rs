@@ -3,7 +3,6 @@
 //! The only way in is a relay. Whoever runs a node (a command line, a test) starts it, listens to its notices, and
 //! shuts it down; everything else comes as events.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,23 +10,26 @@ use oa_nips::files::OpError;
 use oa_nips::kind;
 use oa_nips::nostr::{EventId, Filter, PublicKey, RelayUrl, Timestamp};
 use oa_nips::port::Signer;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::manifest::Manifest;
 use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
 use crate::engine::running::{Running, Slot};
-use crate::engine::shared::{Manifests, Programs, Shared};
+use crate::agent::AgentId;
+use crate::engine::hooks::Hooks;
+use crate::engine::shared::{Manifests, Mounted, Programs, Shared};
+use crate::engine::turns::Turns;
 use crate::keyring::{Addresses, Keyring};
 use crate::notice::{Notice, Notices};
-use crate::operator::{Admin, Server};
+use crate::operator::{Admin, Herald, Roles, Server};
 use crate::outbox::{Carrier, Directory};
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::write::{AgentChange, Write};
 use crate::time::Time;
-use crate::{alarms, engine, mailin, maintenance, operator, outbox, profiles, publisher};
+use crate::{alarms, approvals, engine, mailin, maintenance, operator, outbox, profiles, publisher, serve};
 
 /// Events from the pool that wait to be opened; when it is full the sockets wait.
 const INCOMING: usize = 1024;
@@ -45,6 +47,10 @@ pub struct Config {
     pub published: Vec<RelayUrl>,
     /// Who may do everything, by the operator protocol.
     pub operators: Vec<PublicKey>,
+    /// Who may consent to what any agent asks for.
+    pub approvers: Vec<PublicKey>,
+    /// Who may see how the node and its agents do.
+    pub viewers: Vec<PublicKey>,
     /// How often relays are swept.
     pub sweep: SweepConfig,
     /// An agent that nothing came to for this long sleeps.
@@ -63,6 +69,8 @@ impl Config {
             relays,
             published,
             operators: Vec::new(),
+            approvers: Vec::new(),
+            viewers: Vec::new(),
             sweep: SweepConfig::default(),
             dormant_after: Duration::from_secs(300),
             allow_private: Vec::new(),
@@ -149,6 +157,7 @@ impl Node {
             return Err(StartError::NoRelay);
         }
         own_store(&store, &keyring.node().public_key(), time.now_ms()).await?;
+        addresses.add(keyring.node().public_key(), AgentId::NODE);
         let (incoming, heard) = mpsc::channel(INCOMING);
         let ledger = Arc::new(Handled(store.clone(), time.clone()));
         let pool = start_pool(&config, ledger, &keyring, addresses.keys(), incoming);
@@ -165,6 +174,22 @@ impl Node {
             time: time.clone(),
         };
         let (outbox, outbox_task) = outbox::start(carrier, ends.delivering.clone());
+        let relays = own.iter().map(ToString::to_string).collect();
+        let roles = Roles {
+            operators: config.operators.iter().copied().collect(),
+            approvers: config.approvers.iter().copied().collect(),
+            viewers: config.viewers.iter().copied().collect(),
+        };
+        let freezer = approvals::Freezer {
+            store: store.clone(),
+            keyring: keyring.clone(),
+            approvers: config.approvers.clone(),
+            time: time.clone(),
+        };
+        let parts = serve::Parts { store: store.clone(), time: time.clone(), relays, roles: roles.clone() };
+        let published = config.published.clone();
+        let creator = serve::Creator::new(&store, keyring.clone(), config.programs.clone(), published)?;
+        let creator = Arc::new(creator);
         let shared = Arc::new(Shared {
             store,
             keyring,
@@ -173,7 +198,11 @@ impl Node {
             directory,
             outbox,
             running,
-            relay_names: own.iter().map(ToString::to_string).collect(),
+            mounts: Mounted { every: Arc::new(serve::mounts(&parts, &creator)) },
+            turns: Turns::default(),
+            hooks: Hooks::default(),
+            consent: Arc::new(freezer),
+            roles: roles.clone(),
             manifests: Manifests::default(),
             programs: config.programs,
         });
@@ -198,14 +227,17 @@ impl Node {
             maintenance::start(shared.clone(), ends.bringing.clone()),
         ];
         listen_to_operators(&pool, &shared);
-        let creating = tokio::sync::Mutex::default();
         bringers.push(profiles::start(shared.clone(), config.published.clone(), ends.bringing.clone()));
-        let published = config.published;
-        let admin = Arc::new(Admin { shared, engine, pool: pool.clone(), addresses, published, creating });
+        let kick = Arc::new(Notify::new());
+        bringers.push(approvals::start(shared.clone(), kick.clone(), ends.bringing.clone()));
+        let herald = Herald { engine, pool: pool.clone(), addresses, approvals: kick };
+        shared.hooks.set(Box::new(herald));
+        let me = shared.keyring.node().public_key();
+        let mounts = serve::node_mounts(&parts, &creator, &pool, me);
+        let admin = Arc::new(Admin { shared, pool: pool.clone(), creator, mounts, roles });
         let server = Server {
             admin: admin.clone(),
             publish: Arc::new(pool),
-            operators: config.operators.into_iter().collect::<HashSet<_>>(),
             assemblies: Mutex::default(),
             under_way: Mutex::default(),
         };
@@ -252,7 +284,7 @@ impl Node {
         if let Ok(row) = self.admin.named(&manifest.name) {
             return Ok(row.pubkey);
         }
-        self.admin.create(manifest, |_| None).await.map(|(_, pubkey)| pubkey)
+        self.admin.create(manifest).await.map(|(_, pubkey)| pubkey)
     }
 
     /// Opens the claim of an agent that has no owner, and answers the code; nothing for one that has.
@@ -264,7 +296,7 @@ impl Node {
         if row.owner.is_some() {
             return Ok(None);
         }
-        let (code, claim) = operator::claim(self.admin.shared.time.now_ms());
+        let (code, claim) = serve::claim(self.admin.shared.time.now_ms());
         self.admin.shared.store.write(Write::ChangeAgent(row.id, AgentChange::Claim(claim))).await?;
         Ok(Some(code))
     }
@@ -349,6 +381,7 @@ const BORN: &str = "born";
 
 /// A store belongs to the node that made it: its agents' keys come from that node's seed.
 async fn own_store(store: &Store, me: &PublicKey, now_ms: u64) -> Result<(), StartError> {
+    store.write(Write::Node(*me, now_ms)).await?;
     match store.meta("node")? {
         Some(stored) if stored != me.to_hex().into_bytes() => Err(StartError::OtherNode {
             stored: String::from_utf8_lossy(&stored).into_owned(),

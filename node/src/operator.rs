@@ -5,6 +5,7 @@
 //! transaction.
 
 mod admin;
+mod roles;
 mod tree;
 
 use std::collections::{HashMap, HashSet};
@@ -20,7 +21,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-pub(crate) use admin::{Admin, claim};
+pub(crate) use admin::{Admin, Herald};
+pub(crate) use roles::Roles;
 
 use crate::store::row::OpRow;
 use crate::store::write::Write;
@@ -41,8 +43,6 @@ pub(crate) type Heard = (RelayUrl, Event);
 pub(crate) struct Server {
     pub(crate) admin: Arc<Admin>,
     pub(crate) publish: Arc<dyn Publish>,
-    /// Who may do everything.
-    pub(crate) operators: HashSet<PublicKey>,
     pub(crate) assemblies: Mutex<HashMap<(PublicKey, OpId), (Instant, Assembler)>>,
     /// Operations under way: a repeat that comes meanwhile is answered by the first.
     pub(crate) under_way: Mutex<HashSet<(PublicKey, OpId)>>,
@@ -72,7 +72,7 @@ impl Server {
         let node = self.admin.shared.keyring.node();
         let caller = event.pubkey;
         // Nobody else gets an answer, not even a refusal.
-        if !self.operators.contains(&caller)
+        if !tree::has_role(&self.admin, &caller)
             || !files::is_for(event, &node.public_key())
             || event.verify().is_err()
         {
@@ -133,7 +133,7 @@ impl Server {
     /// Does what is asked, once; nothing to answer when the same operation is under way.
     async fn answer(&self, caller: &PublicKey, request: Request) -> Option<Reply> {
         if !request.verb.is_mutating() {
-            return Some(tree::read(&self.admin, &request).await);
+            return Some(tree::read(&self.admin, caller, &request).await);
         }
         let key = (*caller, request.op);
         if !self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key) {

@@ -10,9 +10,11 @@ use std::pin::Pin;
 use crate::engine::clock::{Clock, Random};
 use crate::namespace::{self, Namespace};
 
+mod bench;
 pub mod concierge;
 mod echo;
 
+pub use bench::Bench;
 pub use concierge::Concierge;
 pub use echo::Echo;
 

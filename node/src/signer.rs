@@ -1,13 +1,17 @@
-//! Keys that answer at once: the node's and its agents', derived from one seed.
+//! Keys: the node's and its agents', derived from one seed, which answer at once; and those that live in a bunker.
 //!
 //! Secrets live behind these types: [`Seed`] and [`LocalSigner`] show `[redacted]` to whoever prints them, errors
-//! name files and never what is in them. Nothing here reaches for a clock or a network; randomness is the
-//! operating system's.
+//! name files and never what is in them. Nothing here reaches for a clock or a network that it was not given;
+//! randomness is the operating system's.
 
+pub mod bunker;
 mod cache;
 mod derive;
 mod file;
 mod key_file;
+mod ncryptsec;
+mod passphrase;
+mod sealed_seed;
 mod seed;
 
 use std::fmt;
@@ -24,6 +28,8 @@ pub use cache::Conversations;
 pub use derive::DeriveError;
 pub use file::{LoadError, SaveError};
 pub use key_file::{KeyFile, KeyFileError};
+pub use ncryptsec::Ncryptsec;
+pub use passphrase::{OpenError, Passphrase, PassphraseError};
 pub use seed::{Seed, SeedError, WordsError};
 
 /// The version byte before everything that NIP-44 version 2 encrypts.
@@ -54,13 +60,7 @@ impl LocalSigner {
 
     fn decrypt(&self, peer: &PublicKey, text: &str) -> Result<String, SignerError> {
         // What cannot be valid is refused before an elliptic curve is asked.
-        if text.len() > CIPHERTEXT_MAX {
-            return Err(SignerError::Refused(format!("{} characters are too many for nip-44", text.len())));
-        }
-        let cipher = BASE64.decode(text).map_err(refused)?;
-        if cipher.first() != Some(&NIP44_VERSION) {
-            return Err(SignerError::Refused("not encrypted by nip-44 version 2".to_owned()));
-        }
+        let cipher = nip44_cipher(text)?;
         let key = self.conversations.key(&self.keys, peer)?;
         let plain = v2::decrypt_to_bytes(&key, &cipher).map_err(refused)?;
         String::from_utf8(plain).map_err(|_| SignerError::Refused("not text".to_owned()))
@@ -81,6 +81,18 @@ impl fmt::Debug for LocalSigner {
             .field("secret", &"[redacted]")
             .finish()
     }
+}
+
+/// The bytes of what NIP-44 version 2 may have encrypted.
+fn nip44_cipher(text: &str) -> Result<Vec<u8>, SignerError> {
+    if text.len() > CIPHERTEXT_MAX {
+        return Err(SignerError::Refused(format!("{} characters are too many for nip-44", text.len())));
+    }
+    let cipher = BASE64.decode(text).map_err(refused)?;
+    if cipher.first() != Some(&NIP44_VERSION) {
+        return Err(SignerError::Refused("not encrypted by nip-44 version 2".to_owned()));
+    }
+    Ok(cipher)
 }
 
 /// The input was wrong: with a local key nothing else can be. The errors of these codecs quote no plaintext.

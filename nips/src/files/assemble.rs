@@ -71,6 +71,11 @@ impl Assembler {
         }))
     }
 
+    /// Bytes of body that it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn is_repeat(&self, frame: &Frame, piece: &[u8]) -> Result<bool, FrameError> {
         let Some(known) = self.pieces.get(&frame.seq) else { return Ok(false) };
         let same_ask = if frame.seq == 0 { frame.ask == self.ask } else { frame.ask.is_none() };

@@ -2,6 +2,7 @@
 
 use oa_nips::envelope::Envelope;
 use oa_nips::files::{Assembler, Frame};
+use oa_nips::lease::Published;
 use oa_nips::mail;
 use oa_nips::nostr::{Event, JsonUtil, PublicKey, UnsignedEvent};
 use oa_nips::profile;
@@ -118,6 +119,9 @@ fn decode(text: &str) {
         let _ = mail::read_legacy(&event, text.to_owned());
         let _ = profile::read_dm_relays(&event);
         let _ = profile::is_bot(&event);
+        if let Ok(published) = Published::read(&event) {
+            assert!(published.lease.expires_at <= published.at.saturating_add(oa_nips::lease::LASTS_S_MAX));
+        }
     }
     let _ = text.parse::<PublicKey>();
 }

@@ -34,6 +34,8 @@ pub enum Kind {
     Sleep,
     /// An envelope was given up; `text` says why.
     Error,
+    /// What became of a change that needed consent, in `data`.
+    Approval,
 }
 
 /// Who is answered, and how: the sender of the mail that an envelope goes back to.

@@ -52,6 +52,8 @@ pub enum Refusal {
     Unreadable,
     #[error("the agent is terminated")]
     Terminated,
+    #[error("held a code that is for the node alone")]
+    Code,
 }
 
 /// What an agent knows of one correspondent.

@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Most public keys in an allowlist.
 pub const ALLOW_MAX: usize = 1000;
 
+/// Most people with a role.
+pub const ROLES_MAX: usize = 100;
+
 /// An agent's manifest. Every table has defaults; unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +26,12 @@ pub struct Manifest {
     /// Whom it obeys from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Npub>,
+    /// Who may see and consent besides its owner.
+    #[serde(default)]
+    pub roles: Roles,
+    /// What it may do without asking.
+    #[serde(default)]
+    pub autonomy: Autonomy,
     /// Who may write to it.
     #[serde(default)]
     pub dm: Dm,
@@ -39,6 +48,77 @@ pub struct Manifest {
 
 fn default_program() -> String {
     "concierge".to_owned()
+}
+
+/// `[roles]`: people beside the owner.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Roles {
+    /// Answer for what needs consent, like the owner.
+    pub approvers: Vec<Npub>,
+    /// See status, metrics and the heads-up display.
+    pub viewers: Vec<Npub>,
+}
+
+/// `[autonomy]`: what the agent may do without asking its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Autonomy {
+    /// How free it is.
+    pub level: Level,
+    /// Under `semi_autonomous`: what needs consent. Whatever else does not.
+    pub require_approval: Vec<Category>,
+}
+
+/// How free an agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Everything that reaches beyond its own files needs consent; answering does not.
+    Supervised,
+    /// What is listed needs consent.
+    SemiAutonomous,
+    /// Nothing needs consent but what a mount's budget says.
+    #[default]
+    Autonomous,
+}
+
+/// What a change amounts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    WriteFile,
+    ExecuteCode,
+    SendMessage,
+    SpendMoney,
+    ExternalApi,
+    CreateAgent,
+    ModifyGoals,
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WriteFile => "write_file",
+            Self::ExecuteCode => "execute_code",
+            Self::SendMessage => "send_message",
+            Self::SpendMoney => "spend_money",
+            Self::ExternalApi => "external_api",
+            Self::CreateAgent => "create_agent",
+            Self::ModifyGoals => "modify_goals",
+        })
+    }
+}
+
+impl Autonomy {
+    /// Whether a change of this category needs consent.
+    pub fn asks(&self, category: Category) -> bool {
+        match self.level {
+            Level::Supervised => true,
+            Level::SemiAutonomous => self.require_approval.contains(&category),
+            Level::Autonomous => false,
+        }
+    }
 }
 
 /// `[dm]`
@@ -150,6 +230,8 @@ pub enum ManifestError {
     Syntax(#[from] toml::de::Error),
     #[error("name: {0:?} is not 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")]
     Name(String),
+    #[error("roles: over {ROLES_MAX} people")]
+    TooManyRoles,
     #[error("dm.allow: over {ALLOW_MAX} keys")]
     AllowTooLong,
     #[error("about: over 1,000 characters")]
@@ -164,6 +246,8 @@ impl Manifest {
             program: program.into(),
             about: String::new(),
             owner: None,
+            roles: Roles::default(),
+            autonomy: Autonomy::default(),
             dm: Dm::default(),
             replies: Replies::default(),
             records: Publishing::default(),
@@ -196,6 +280,9 @@ impl Manifest {
     pub fn check(&self) -> Result<(), ManifestError> {
         if !is_name(&self.name) {
             return Err(ManifestError::Name(self.name.clone()));
+        }
+        if self.roles.approvers.len() + self.roles.viewers.len() > ROLES_MAX {
+            return Err(ManifestError::TooManyRoles);
         }
         if self.dm.allow.len() > ALLOW_MAX {
             return Err(ManifestError::AllowTooLong);

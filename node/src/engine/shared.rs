@@ -6,8 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
 use crate::engine::running::Running;
+use crate::engine::turns::Turns;
+use crate::engine::hooks::Hooks;
 use crate::keyring::Keyring;
+use crate::namespace::Consent;
+use crate::namespace::mount::Mounts;
 use crate::notice::Notices;
+use crate::operator::Roles;
 use crate::outbox::{Directory, Outbox};
 use crate::program::{Agent, Concierge, Echo};
 use crate::store::Store;
@@ -27,10 +32,32 @@ pub(crate) struct Shared {
     pub(crate) directory: Arc<Directory>,
     pub(crate) outbox: Outbox,
     pub(crate) running: Running,
-    /// The node's own relays, for `/status`.
-    pub(crate) relay_names: Vec<String>,
+    /// The tree of every agent.
+    pub(crate) mounts: Mounted,
+    /// Who may change an agent's files now.
+    pub(crate) turns: Turns,
+    /// Who is asked before a change that needs consent.
+    pub(crate) consent: Arc<dyn Consent>,
+    /// Who is who by the node's configuration.
+    pub(crate) roles: Roles,
+    /// What follows writes that land.
+    pub(crate) hooks: Hooks,
     pub(crate) manifests: Manifests,
     pub(crate) programs: Programs,
+}
+
+/// The mount tables of agents.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    /// Of those whose manifest says nothing.
+    pub(crate) every: Arc<Mounts>,
+}
+
+impl Mounted {
+    /// The mount table under a manifest.
+    pub(crate) fn of(&self, _manifest: &Manifest) -> Arc<Mounts> {
+        self.every.clone()
+    }
 }
 
 /// Parsed manifests, by the agent's version.

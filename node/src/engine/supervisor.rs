@@ -25,6 +25,8 @@ pub enum Cause {
     Program,
     /// The process died.
     Process,
+    /// A run did not do what the run before it had done.
+    Nondeterministic,
     /// The program broke a rule that is not broken by mistake.
     Violation,
 }
@@ -50,6 +52,8 @@ pub fn judge(cause: Cause, trust: Trust, failed: u32, losses: u32) -> Judgement 
     let quarantine = stops.then_some(Lifecycle::Quarantined);
     match cause {
         Cause::Program => Judgement { max: TRIES, then: quarantine, pause_ms },
+        // Another run would come to the same; the agent itself may go on.
+        Cause::Nondeterministic => Judgement { max: 1, then: None, pause_ms: 0 },
         Cause::Process => Judgement { max: CRASHES, then: Some(Lifecycle::Quarantined), pause_ms: 0 },
         Cause::Violation => Judgement { max: 1, then: Some(Lifecycle::Terminated), pause_ms: 0 },
     }

@@ -1,6 +1,5 @@
 //! One tick: load, run, commit. The program works on an overlay, with no transaction open while it does.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,18 +11,19 @@ use oa_nips::nostr::{EventId, PublicKey, ToBech32};
 use oa_nips::record::{self, Fields, RECORD_BYTES_MAX, Record};
 use serde_json::{Value, json};
 
-use crate::agent::envelope::{Kind, Trust};
+use crate::agent::Lifecycle;
+use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::mailbox::Bucket;
 use crate::agent::manifest::Manifest;
-use crate::agent::{Lifecycle, alarm};
 use crate::engine::clock::{Clock, Random};
 use crate::engine::shared::Shared;
 use crate::engine::world;
-use crate::namespace::{Changes, Namespace};
+use crate::namespace::journal::{Nondeterministic, Pin};
+use crate::namespace::{CallMade, Done, Files, Namespace, Path, Setting};
 use crate::outbox;
 use crate::program::{Agent, Fault, Tick};
-use crate::store::row::{AgentRow, OutRow, Outgoing, Stage, Waiting};
-use crate::store::write::{AlarmChange, TickCommit};
+use crate::store::row::{AgentRow, OutRow, Outgoing, Stage};
+use crate::store::write::{TickCommit, Write};
 use crate::time::millis;
 
 /// How long a program may take.
@@ -34,13 +34,25 @@ const SIGN_DEADLINE: Duration = Duration::from_secs(1);
 const CALLS_MAX: usize = 64;
 
 /// Everything a tick starts from.
-#[derive(Debug)]
-pub(crate) struct Begun<'a> {
-    pub(crate) row: &'a AgentRow,
-    pub(crate) manifest: &'a Manifest,
+#[derive(Debug, Clone)]
+pub(crate) struct Begun {
+    pub(crate) row: Arc<AgentRow>,
+    pub(crate) manifest: Arc<Manifest>,
     pub(crate) seq: u64,
-    pub(crate) waiting: &'a Waiting,
+    pub(crate) envelope: Arc<Envelope>,
+    /// Failures of this envelope so far.
+    pub(crate) failures: u32,
+    /// Whether an earlier run did something outside.
+    pub(crate) journaled: bool,
     pub(crate) trust: Trust,
+}
+
+/// What a tick comes to.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) commit: TickCommit,
+    /// What lands with it.
+    pub(crate) writes: Vec<Write>,
 }
 
 /// Why there is nothing to commit.
@@ -52,39 +64,92 @@ pub(crate) enum NoCommit {
     Deadline,
     #[error("the program panicked: {0}")]
     Panic(String),
+    /// No run of it can count any more; what was done outside stays done.
+    #[error("nondeterministic: {0}")]
+    Nondeterministic(#[from] Nondeterministic),
+    /// The tick may not run now, or the store failed: no fault of the program.
+    #[error("put off: {0}")]
+    PutOff(String),
+}
+
+/// A tick that failed, and what it had done outside by then.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) why: NoCommit,
+    pub(crate) calls: Vec<CallMade>,
 }
 
 /// Runs the program and makes the commit of what it did.
-pub(crate) async fn run(
-    shared: &Shared,
-    begun: &Begun<'_>,
-    program: &dyn Agent,
-) -> Result<TickCommit, NoCommit> {
+pub(crate) async fn run(shared: &Shared, begun: &Begun, program: &dyn Agent) -> Result<Made, Failed> {
     let started = Instant::now();
-    let envelope = &begun.waiting.envelope;
+    let early = |why: NoCommit| Failed { why, calls: Vec::new() };
     let secret = shared.keyring.secret(begun.row.id);
-    let random = Random::new(&secret, envelope.id.as_bytes());
+    let random = Random::new(&secret, begun.envelope.id.as_bytes());
     let seed = *random.seed();
-    let values = world::values(begun.row, begun.manifest, envelope, begun.trust, &shared.relay_names);
-    let files = Arc::new(world::Files { store: shared.store.clone(), agent: begun.row.id });
-    let alarms = Arc::new(world::Alarms { now_ms: envelope.accepted_at_ms });
-    let ns = Namespace::new(values, files, alarms);
-    let mut tick = Tick { ns, clock: Clock::new(envelope.accepted_at_ms), random };
+    let ns = namespace(shared, begun).map_err(early)?;
+    let begun = &Begun { trust: ns.trust(), ..begun.clone() };
+    let mut tick = Tick { ns, clock: Clock::new(begun.envelope.accepted_at_ms), random };
 
     let hooks = AssertUnwindSafe(hooks(program, begun, &mut tick)).catch_unwind();
-    match tokio::time::timeout(DEADLINE, hooks).await {
-        Err(_) => return Err(NoCommit::Deadline),
-        Ok(Err(panic)) => return Err(NoCommit::Panic(words(&*panic))),
-        Ok(Ok(outcome)) => outcome?,
-    }
+    let ran = match tokio::time::timeout(DEADLINE, hooks).await {
+        Err(_) => Err(NoCommit::Deadline),
+        Ok(Err(panic)) => Err(NoCommit::Panic(words(&*panic))),
+        Ok(Ok(outcome)) => outcome.map_err(NoCommit::from),
+    };
     let now_ms = tick.clock.now_ms();
-    let changes = tick.ns.into_changes().map_err(Fault::from)?;
+    let calls = tick.ns.calls().to_vec();
+    let failed = |why| Failed { why, calls };
+    if let Some(reason) = tick.ns.put_off() {
+        return Err(failed(NoCommit::PutOff(reason.to_owned())));
+    }
+    // A run that is not deterministic is so whatever else went wrong because of it.
+    let done = match (tick.ns.finish(), ran) {
+        (Err(poison), Ok(())) => return Err(failed(poison.into())),
+        (Err(poison @ (Nondeterministic::Otherwise { .. } | Nondeterministic::Program { .. })), Err(_)) => {
+            return Err(failed(poison.into()));
+        }
+        (_, Err(why)) => return Err(failed(why)),
+        (Ok(done), Ok(())) => done.map_err(Fault::from),
+    };
+    let done = match done {
+        Ok(done) => done,
+        Err(fault) => return Err(failed(fault.into())),
+    };
     let duration_ms = millis(started.elapsed());
-    Ok(commit(shared, begun, changes, now_ms, duration_ms, &seed).await)
+    Ok(commit(shared, begun, done, now_ms, duration_ms, &seed).await)
 }
 
-async fn hooks(program: &dyn Agent, begun: &Begun<'_>, tick: &mut Tick) -> Result<(), Fault> {
-    match begun.waiting.envelope.kind {
+fn namespace(shared: &Shared, begun: &Begun) -> Result<Namespace, NoCommit> {
+    let (id, envelope) = (begun.row.id, &begun.envelope);
+    let recorded = if begun.journaled {
+        let rows = shared.store.journal(id, &envelope.id).map_err(|e| NoCommit::PutOff(e.to_string()))?;
+        rows.into_iter().map(|row| row.line).collect()
+    } else {
+        Vec::new()
+    };
+    let durable = world::JournalFile {
+        store: shared.store.clone(),
+        time: shared.time.clone(),
+        agent: id,
+        seq: begun.seq,
+        envelope: envelope.id,
+        lease_epoch: begun.row.lease_epoch,
+    };
+    let setting = Setting {
+        mounts: shared.mounts.of(&begun.manifest),
+        row: begun.row.clone(),
+        manifest: begun.manifest.clone(),
+        envelope: envelope.clone(),
+        committed: Arc::new(world::Files { store: shared.store.clone(), agent: id }),
+        durable: Arc::new(durable),
+        consent: shared.consent.clone(),
+    };
+    let pin = Pin { program: begun.manifest.program.clone(), trust: begun.trust };
+    Ok(Namespace::new(setting, pin, recorded)?)
+}
+
+async fn hooks(program: &dyn Agent, begun: &Begun, tick: &mut Tick) -> Result<(), Fault> {
+    match begun.envelope.kind {
         Kind::Created => return program.on_create(tick).await,
         Kind::Sleep => return program.on_sleep(tick).await,
         Kind::Error => return program.on_error(tick).await,
@@ -110,19 +175,20 @@ enum Reply {
 
 async fn commit(
     shared: &Shared,
-    begun: &Begun<'_>,
-    changes: Changes,
+    begun: &Begun,
+    done: Done,
     now_ms: u64,
     duration_ms: u64,
     seed: &[u8; 32],
-) -> TickCommit {
-    let (row, envelope) = (begun.row, &begun.waiting.envelope);
+) -> Made {
+    let (row, envelope) = (&begun.row, &begun.envelope);
+    let Done { files, reply: text, out: more, writes, calls } = done;
     let state = {
-        let written = changes.files.iter().map(|(path, content)| (path.as_str(), content.as_deref()));
+        let written = files.iter().map(|(path, content)| (path.as_str(), content.as_deref()));
         record::state_hash(&row.head.state, written)
     };
-    let reply = reply(shared, begun, changes.reply, now_ms).await;
-    let fields = fields(begun, &changes.files, &reply, duration_ms);
+    let reply = reply(shared, begun, text, now_ms).await;
+    let fields = fields(begun, &files, &calls, &reply, duration_ms);
     let agent = Hex(row.pubkey.to_bytes());
     let record = bounded(|fields| Record::new(agent, row.session, &row.head, state, fields, seed), fields);
     let head = record.head();
@@ -131,20 +197,12 @@ async fn commit(
         out.push(*item);
         bucket = Some(drawn);
     }
+    let at_ms = shared.time.now_ms();
+    let unsigned = |outgoing| OutRow { outgoing, stage: Stage::Unsigned, at_ms };
+    out.extend(more.into_iter().map(unsigned));
     let origin = envelope.origin.as_ref().and_then(|origin| serde_json::to_value(origin).ok());
-    let (mut files, mut alarms) = (Vec::new(), Vec::new());
-    for (path, content) in changes.files {
-        match world::alarm_id(path.as_str()) {
-            Some(id) => {
-                // Checked when it was written, at the same time.
-                let set = content.and_then(|json| alarm::parse(&json, envelope.accepted_at_ms).ok());
-                let alarm = set.map(|alarm| alarm::Alarm { origin: origin.clone(), ..alarm });
-                alarms.push(AlarmChange { id: id.to_owned(), alarm });
-            }
-            None => files.push((path, content)),
-        }
-    }
-    TickCommit {
+    let (files, alarms) = world::split(files, envelope.accepted_at_ms, origin.as_ref());
+    let commit = TickCommit {
         agent: row.id,
         expect_version: row.version,
         lease_epoch: row.lease_epoch,
@@ -157,12 +215,13 @@ async fn commit(
         lifecycle: if envelope.kind == Kind::Sleep { Lifecycle::Dormant } else { Lifecycle::Active },
         record: Box::new(record),
         head,
-    }
+    };
+    Made { commit, writes }
 }
 
 /// The rules against loops: hops are counted, and each correspondent has a bucket.
-async fn reply(shared: &Shared, begun: &Begun<'_>, text: Option<String>, now_ms: u64) -> Reply {
-    let envelope = &begun.waiting.envelope;
+async fn reply(shared: &Shared, begun: &Begun, text: Option<String>, now_ms: u64) -> Reply {
+    let envelope = &begun.envelope;
     let (Some(content), Some(origin)) = (text, &envelope.origin) else { return Reply::None };
     if origin.auto_hop >= AUTO_HOPS_MAX {
         return Reply::Held("hops");
@@ -194,7 +253,7 @@ async fn reply(shared: &Shared, begun: &Begun<'_>, text: Option<String>, now_ms:
 }
 
 /// Signs with the commit where the key is at hand, which saves a flush; else the outbox does it.
-async fn sign_now(shared: &Shared, begun: &Begun<'_>, outgoing: &Outgoing) -> Stage {
+async fn sign_now(shared: &Shared, begun: &Begun, outgoing: &Outgoing) -> Stage {
     let signer = shared.keyring.agent(begun.row.id);
     if !signer.is_immediate() {
         return Stage::Unsigned;
@@ -207,15 +266,16 @@ async fn sign_now(shared: &Shared, begun: &Begun<'_>, outgoing: &Outgoing) -> St
 }
 
 fn fields(
-    begun: &Begun<'_>,
-    files: &BTreeMap<crate::namespace::Path, Option<Vec<u8>>>,
+    begun: &Begun,
+    files: &Files,
+    made: &[CallMade],
     reply: &Reply,
     duration_ms: u64,
 ) -> Fields {
-    let envelope = &begun.waiting.envelope;
+    let envelope = &begun.envelope;
     let from = envelope.sender().and_then(|key| key.to_bech32().ok());
-    let call = |(path, content): (&crate::namespace::Path, &Option<Vec<u8>>)| json!({ "path": path.as_str(), "bytes": content.as_ref().map(Vec::len) });
-    let calls: Vec<Value> = files.iter().take(CALLS_MAX).map(call).collect();
+    let file = |(path, content): (&Path, &Option<Vec<u8>>)| json!({ "path": path.as_str(), "bytes": content.as_ref().map(Vec::len) });
+    let calls: Vec<Value> = made.iter().map(CallMade::to_json).chain(files.iter().map(file)).take(CALLS_MAX).collect();
     let (outcome, sent) = match reply {
         Reply::None => ("done", json!([])),
         Reply::Sent { id, to, .. } => {
@@ -232,7 +292,7 @@ fn fields(
         ("calls".to_owned(), json!(calls)),
         ("sent".to_owned(), sent),
     ]);
-    if let Some(more) = files.len().checked_sub(CALLS_MAX).filter(|more| *more > 0) {
+    if let Some(more) = (files.len() + made.len()).checked_sub(CALLS_MAX).filter(|more| *more > 0) {
         fields.insert("calls_left_out".to_owned(), json!(more));
     }
     fields

@@ -15,7 +15,9 @@ use crate::engine::running::Slot;
 use crate::engine::schedule::Left;
 use crate::engine::shared::Shared;
 use crate::engine::supervisor::{Blocked, Cause, Judgement, judge};
-use crate::engine::tick::{self, Begun, NoCommit};
+use crate::engine::hooks::After;
+use crate::engine::tick::{self, Begun, Made, NoCommit};
+use crate::namespace::CallMade;
 use crate::notice::Notice;
 use crate::program::Fault;
 use crate::store::backend::BackendError;
@@ -60,7 +62,7 @@ async fn turn(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Left
         }
         // It may have made room for another meanwhile.
         let Some(waiting) = shared.store.waiting(agent, seq)? else { continue };
-        if !step(shared, blocked, agent, seq, &waiting).await? {
+        if !step(shared, blocked, agent, seq, waiting).await? {
             return Ok(Left::More);
         }
         // One that failed waits for its next try, and what its sender wrote after it waits behind it.
@@ -77,42 +79,66 @@ async fn step(
     blocked: &Blocked,
     agent: AgentId,
     seq: u64,
-    waiting: &Waiting,
+    waiting: Waiting,
 ) -> Result<bool, BackendError> {
+    let _turn = shared.turns.of(agent).await;
     let Some(row) = shared.store.agent(agent)? else { return Ok(false) };
     if !row.lifecycle.ticks() {
         return Ok(false);
     }
     let manifest = shared.manifests.get(&shared.store, agent, row.version)?;
     let trust = trust(shared, &row, &manifest, &waiting.envelope)?;
-    let begun = Begun { row: &row, manifest: &manifest, seq, waiting, trust };
-    let _slot = shared.running.enter(agent, waiting.envelope.id.0);
-    let Some(program) = shared.programs.get(&manifest.program) else {
-        let reason = format!("there is no program {:?}", manifest.program);
-        return fail(shared, blocked, &begun, Cause::Program, reason).await;
+    let Waiting { envelope, failures, journaled, .. } = waiting;
+    let begun =
+        Begun { row: Arc::new(row), manifest, seq, envelope: Arc::new(envelope), failures, journaled, trust };
+    let _slot = shared.running.enter(agent, begun.envelope.id.0);
+    let Some(program) = shared.programs.get(&begun.manifest.program) else {
+        let reason = format!("there is no program {:?}", begun.manifest.program);
+        return fail(shared, blocked, &begun, Cause::Program, reason, &[]).await;
     };
     let started = std::time::Instant::now();
-    match Box::pin(tick::run(shared, &begun, &*program)).await {
-        Ok(commit) => {
-            let outcome =
-                commit.record.fields.get("outcome").and_then(|o| o.as_str()).unwrap_or("done").to_owned();
-            let record_seq = commit.record.header.seq;
-            let Verdict::Landed(range) = shared.store.write(Write::Commit(Box::new(commit))).await? else {
-                // Something else changed the agent meanwhile: the envelope still waits, and runs on what is now.
-                tracing::debug!(%agent, "tick did not commit");
-                return Ok(false);
-            };
-            shared.outbox.nudge(range);
-            let duration_ms = millis(started.elapsed());
-            let agent = row.name.clone();
-            shared.notices.tell(|| Notice::Tick { agent, seq: record_seq, outcome, duration_ms });
-            Ok(true)
+    let tick::Failed { why, calls } = match Box::pin(tick::run(shared, &begun, &*program)).await {
+        Ok(made) => return land(shared, &begun, made, started).await,
+        Err(failed) => failed,
+    };
+    let cause = match &why {
+        NoCommit::PutOff(reason) => {
+            tracing::warn!(%agent, reason, "tick put off");
+            let until_ms = shared.time.now_ms().saturating_add(AFTER_ERROR_MS);
+            blocked.block(agent, begun.envelope.sender(), until_ms);
+            return Ok(true);
         }
-        Err(NoCommit::Fault(Fault::Violation(reason))) => {
-            fail(shared, blocked, &begun, Cause::Violation, format!("security violation: {reason}")).await
-        }
-        Err(error) => fail(shared, blocked, &begun, Cause::Program, error.to_string()).await,
+        NoCommit::Fault(Fault::Violation(_)) => Cause::Violation,
+        NoCommit::Nondeterministic(_) => Cause::Nondeterministic,
+        _ => Cause::Program,
+    };
+    fail(shared, blocked, &begun, cause, why.to_string(), &calls).await
+}
+
+/// Commits what a tick did, with all that lands with it.
+async fn land(
+    shared: &Shared,
+    begun: &Begun,
+    made: Made,
+    started: std::time::Instant,
+) -> Result<bool, BackendError> {
+    let Made { commit, writes } = made;
+    let outcome = commit.record.fields.get("outcome").and_then(|o| o.as_str()).unwrap_or("done").to_owned();
+    let seq = commit.record.header.seq;
+    let after = After::of(&writes);
+    let mut unit = vec![Write::Commit(Box::new(commit))];
+    unit.extend(writes);
+    let verdicts = shared.store.commit(unit).await?;
+    if verdicts.iter().any(Verdict::stops_unit) {
+        // Something else changed the agent meanwhile: the envelope still waits, and runs on what is now.
+        tracing::debug!(agent = begun.row.name, ?verdicts, "tick did not commit");
+        return Ok(false);
     }
+    shared.hooks.landed(after, &verdicts, &shared.outbox);
+    let duration_ms = millis(started.elapsed());
+    let agent = begun.row.name.clone();
+    shared.notices.tell(|| Notice::Tick { agent, seq, outcome, duration_ms });
+    Ok(true)
 }
 
 /// How far whoever woke the agent is trusted now, which may differ from when the mail came in.
@@ -136,49 +162,56 @@ fn trust(
 async fn fail(
     shared: &Shared,
     blocked: &Blocked,
-    begun: &Begun<'_>,
+    begun: &Begun,
     cause: Cause,
     reason: String,
+    calls: &[CallMade],
 ) -> Result<bool, BackendError> {
-    let (row, waiting) = (begun.row, begun.waiting);
-    let judgement = judge(cause, begun.trust, waiting.failures, row.failures);
-    tracing::warn!(agent = row.name, envelope = %waiting.envelope.id, reason, "tick failed");
+    let row = &begun.row;
+    let judgement = judge(cause, begun.trust, begun.failures, row.failures);
+    tracing::warn!(agent = row.name, envelope = %begun.envelope.id, reason, "tick failed");
     shared.notices.tell(|| Notice::Tick {
         agent: row.name.clone(),
         seq: row.head.seq,
         outcome: "failed".to_owned(),
         duration_ms: 0,
     });
-    if !give_up(shared, row, begun.seq, waiting, judgement, false, &reason).await? {
+    let effects = calls.iter().map(CallMade::to_json).collect();
+    let loss = Loss { row, seq: begun.seq, envelope: &begun.envelope, judgement, is_crash: false, effects };
+    if !give_up(shared, loss, &reason).await? {
         let until_ms = shared.time.now_ms().saturating_add(judgement.pause_ms);
-        blocked.block(row.id, waiting.envelope.sender(), until_ms);
+        blocked.block(row.id, begun.envelope.sender(), until_ms);
     }
     Ok(true)
 }
 
-/// Counts a failure; answers whether with it the envelope became a dead letter. Then, in the same transaction, the
-/// program hears of it, or if the agent was stopped, its owner does.
-async fn give_up(
-    shared: &Shared,
-    row: &AgentRow,
+/// An envelope whose tick failed once more.
+struct Loss<'a> {
+    row: &'a AgentRow,
     seq: u64,
-    waiting: &Waiting,
+    envelope: &'a Envelope,
     judgement: Judgement,
     is_crash: bool,
-    reason: &str,
-) -> Result<bool, BackendError> {
+    /// What its last run had done outside.
+    effects: Vec<serde_json::Value>,
+}
+
+/// Counts a failure; answers whether with it the envelope became a dead letter. Then, in the same transaction, the
+/// program hears of it, or if the agent was stopped, its owner does.
+async fn give_up(shared: &Shared, loss: Loss<'_>, reason: &str) -> Result<bool, BackendError> {
+    let Loss { row, seq, envelope, judgement, is_crash, effects } = loss;
     let now_ms = shared.time.now_ms();
     let told = match (judgement.then, row.owner) {
         (Some(lifecycle), Some(owner)) => {
-            let text = obituary(row, &waiting.envelope, lifecycle, reason);
+            let text = obituary(row, envelope, lifecycle, reason);
             let draft = Draft { auto_hop: 1, ..Draft::text(owner, text, now_ms) };
             Some(Told::Owner(Box::new(Outgoing::Mail { draft, protocol: Protocol::Nip17, relay: None })))
         }
         (Some(_), None) => None,
         // An error about an error would never end.
-        (None, _) if waiting.envelope.kind == Kind::Error => None,
+        (None, _) if envelope.kind == Kind::Error => None,
         (None, _) => {
-            let name = format!("error:{}:{}", row.id, waiting.envelope.id);
+            let name = format!("error:{}:{}", row.id, envelope.id);
             let envelope =
                 Envelope { text: reason.to_owned(), ..Envelope::from_node(Kind::Error, &name, now_ms) };
             Some(Told::Program(Box::new(envelope)))
@@ -187,7 +220,7 @@ async fn give_up(
     let Judgement { max, then, .. } = judgement;
     let reason = reason.to_owned();
     let failed =
-        Failed { agent: row.id, seq, reason: reason.clone(), is_crash, max, then, at_ms: now_ms, told };
+        Failed { agent: row.id, seq, reason: reason.clone(), effects, is_crash, max, then, at_ms: now_ms, told };
     let Verdict::Buried(range) = shared.store.write(Write::Fail(failed)).await? else { return Ok(false) };
     shared.outbox.nudge(range);
     if let Some(lifecycle) = then {
@@ -216,7 +249,9 @@ pub(crate) async fn count_crashes(shared: &Arc<Shared>, ran: Vec<Slot>) -> Resul
         };
         let judgement = judge(Cause::Process, Trust::Node, waiting.crashes, row.failures);
         let reason = "the node died while it ran, too many times";
-        give_up(shared, &row, seq, &waiting, judgement, true, reason).await?;
+        let envelope = &waiting.envelope;
+        let loss = Loss { row: &row, seq, envelope, judgement, is_crash: true, effects: Vec::new() };
+        give_up(shared, loss, reason).await?;
     }
     Ok(())
 }

@@ -1,15 +1,20 @@
 //! What a tick sees of the store: the agent's files as committed, its alarms as files, and its status.
 
-use oa_nips::nostr::ToBech32;
-use serde_json::json;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use oa_nips::files::Code;
+use serde_json::Value;
 
 use crate::agent::AgentId;
 use crate::agent::alarm::{self, Alarm};
-use crate::agent::envelope::{Envelope, Trust};
-use crate::agent::manifest::Manifest;
-use crate::namespace::{Committed, Path, ScheduleCheck, Values};
+use crate::agent::envelope::EnvelopeId;
+use crate::namespace::journal::Line;
+use crate::namespace::service::State;
+use crate::namespace::{Durable, Error, Path};
 use crate::store::Store;
-use crate::store::row::AgentRow;
+use crate::store::write::{AlarmChange, FileChange, Journaled, Verdict, Write};
+use crate::time::Time;
 
 /// One agent's committed files.
 #[derive(Debug, Clone)]
@@ -23,79 +28,68 @@ pub(crate) fn alarm_id(path: &str) -> Option<&str> {
     path.strip_prefix("/schedule/")?.strip_suffix(".json")
 }
 
-impl Committed for Files {
-    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
+impl State for Files {
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
         let read = match alarm_id(path.as_str()) {
             Some(id) => self.store.alarm(self.agent, id).map(|alarm| alarm.map(|alarm| alarm.to_json())),
             None => self.store.file(self.agent, path.as_str()),
         };
-        read.map_err(|error| error.to_string())
+        read.map_err(|error| Error::io(path, error.to_string()))
     }
 
-    fn paths(&self, prefix: &str) -> Result<Vec<String>, String> {
+    fn paths(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let paths = if prefix == "/schedule/" {
             let name = |(id, _): (String, Alarm)| format!("/schedule/{id}.json");
             self.store.alarms(self.agent).map(|alarms| alarms.into_iter().map(name).collect())
         } else {
             self.store.file_paths(self.agent, prefix)
         };
-        paths.map_err(|error| error.to_string())
+        paths.map_err(|error| Error::io(prefix, error.to_string()))
     }
 }
 
-/// Checks what is written to `/schedule` at the tick's time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Alarms {
-    pub(crate) now_ms: u64,
-}
-
-impl ScheduleCheck for Alarms {
-    fn check(&self, id: &str, content: &[u8]) -> Result<(), String> {
-        id.parse::<alarm::AlarmId>().map_err(|error| error.to_string())?;
-        alarm::parse(content, self.now_ms).map(drop).map_err(|error| error.to_string())
-    }
-}
-
-/// The value files of a tick.
-pub(crate) fn values(
-    row: &AgentRow,
-    manifest: &Manifest,
-    envelope: &Envelope,
-    trust: Trust,
-    relays: &[String],
-) -> Values {
-    let npub = row.pubkey.to_bech32().unwrap_or_default();
-    Values {
-        trigger: envelope.trigger(trust),
-        status: status(row, manifest, relays, envelope.accepted_at_ms).to_string().into_bytes(),
-        npub,
-        pubkey: row.pubkey.to_hex(),
-    }
-}
-
-/// The content of `/status`.
-pub(crate) fn status(
-    row: &AgentRow,
-    manifest: &Manifest,
-    relays: &[String],
+/// Files of a change set, apart: those of the state, and alarms. Alarms are as they were checked when written.
+pub(crate) fn split(
+    files: impl IntoIterator<Item = FileChange>,
     now_ms: u64,
-) -> serde_json::Value {
-    json!({
-        "name": row.name,
-        "npub": row.pubkey.to_bech32().unwrap_or_default(),
-        "lifecycle": row.lifecycle,
-        "reason": row.reason,
-        "program": manifest.program,
-        "dm": manifest.dm.policy,
-        "owner": row.owner.and_then(|owner| owner.to_bech32().ok()),
-        "created_at": row.created_at_ms / 1000,
-        "age_s": now_ms.saturating_sub(row.created_at_ms) / 1000,
-        "ticks": row.head.seq,
-        "head": row.head.hash,
-        "state": row.head.state,
-        "queue": { "depth": row.inbox_depth, "strangers": row.inbox_strangers },
-        "refused": row.refused_next,
-        "dead_letters": row.dead_next,
-        "relays": relays,
-    })
+    origin: Option<&Value>,
+) -> (Vec<FileChange>, Vec<AlarmChange>) {
+    let (mut kept, mut alarms) = (Vec::new(), Vec::new());
+    for (path, content) in files {
+        match alarm_id(path.as_str()) {
+            Some(id) => {
+                let set = content.and_then(|json| alarm::parse(&json, now_ms).ok());
+                let alarm = set.map(|alarm| Alarm { origin: origin.cloned(), ..alarm });
+                alarms.push(AlarmChange { id: id.to_owned(), alarm });
+            }
+            None => kept.push((path, content)),
+        }
+    }
+    (kept, alarms)
+}
+
+/// The journal of one tick, in the store.
+#[derive(Debug, Clone)]
+pub(crate) struct JournalFile {
+    pub(crate) store: Store,
+    pub(crate) time: Arc<dyn Time>,
+    pub(crate) agent: AgentId,
+    pub(crate) seq: u64,
+    pub(crate) envelope: EnvelopeId,
+    pub(crate) lease_epoch: u64,
+}
+
+impl Durable for JournalFile {
+    fn record(&self, first: u32, lines: Vec<Line>) -> BoxFuture<'_, Result<(), Error>> {
+        let Self { agent, seq, envelope, lease_epoch, .. } = *self;
+        let at_ms = self.time.now_ms();
+        let write = Write::Journal(Box::new(Journaled { agent, seq, envelope, lease_epoch, first, lines, at_ms }));
+        Box::pin(async move {
+            match self.store.write(write).await {
+                Ok(Verdict::Done) => Ok(()),
+                Ok(_) => Err(Error::new(Code::Stale, "/", "the tick may no longer run")),
+                Err(error) => Err(Error::io("/", error.to_string())),
+            }
+        })
+    }
 }

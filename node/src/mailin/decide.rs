@@ -10,6 +10,7 @@ use crate::agent::envelope::{Envelope, Trust};
 use crate::agent::mailbox::{self, Hearing, Refusal};
 use crate::codes;
 use crate::engine::shared::Shared;
+use crate::mailin::node;
 use crate::mailin::open::{EventRef, Opened};
 use crate::notice::Notice;
 use crate::store::backend::BackendError;
@@ -26,6 +27,8 @@ pub(super) struct Decided {
     pub(super) name: String,
     pub(super) from: Option<PublicKey>,
     pub(super) write: Write,
+    /// What lands with it.
+    pub(super) also: Vec<Write>,
     /// Whether it changes who is heard.
     pub(super) is_policy: bool,
     id: Option<EventId>,
@@ -67,6 +70,9 @@ pub(super) fn decide(
         Opened::Mail { agent, mail, event, pow_bits } => (agent, mail, event, pow_bits),
     };
     let Some(row) = shared.store.agent(agent)? else { return Ok(None) };
+    if agent == AgentId::NODE {
+        return node::decide(&Case { shared, row: &row, mail: &mail, event, relay, now_ms }).map(Some);
+    }
     let manifest = shared.manifests.get(&shared.store, agent, row.version)?;
     let case = Case { shared, row: &row, mail: &mail, event, relay, now_ms };
     if mail.author == row.pubkey {
@@ -74,6 +80,9 @@ pub(super) fn decide(
     }
     if mail.is_room(&row.pubkey) && !manifest.dm.rooms {
         return Ok(Some(case.refuse(Refusal::Room)));
+    }
+    if let Some(stopped) = node::stop_code(&case)? {
+        return Ok(Some(stopped));
     }
     if let Some(answered) = case.command()? {
         return Ok(Some(answered));
@@ -96,7 +105,7 @@ fn cut(text: &str) -> String {
 impl Decided {
     fn quiet(write: Write) -> Self {
         let (agent, name, protocol) = (AgentId(u32::MAX), String::new(), Protocol::Nip17);
-        Self { agent, name, from: None, write, is_policy: false, id: None, protocol }
+        Self { agent, name, from: None, write, also: Vec::new(), is_policy: false, id: None, protocol }
     }
 
     fn about(row: &AgentRow, mail: Option<&Mail>, write: Write) -> Self {
@@ -110,6 +119,7 @@ impl Decided {
             name: row.name.clone(),
             from: mail.map(|mail| mail.author),
             write,
+            also: Vec::new(),
             is_policy,
             id: mail.map(|mail| mail.id),
             protocol: mail.map_or(Protocol::Nip17, |mail| mail.protocol),
@@ -118,13 +128,13 @@ impl Decided {
 }
 
 /// One message about to be decided.
-struct Case<'a> {
-    shared: &'a Shared,
-    row: &'a AgentRow,
-    mail: &'a Mail,
-    event: EventRef,
-    relay: Option<&'a RelayUrl>,
-    now_ms: u64,
+pub(super) struct Case<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) row: &'a AgentRow,
+    pub(super) mail: &'a Mail,
+    pub(super) event: EventRef,
+    pub(super) relay: Option<&'a RelayUrl>,
+    pub(super) now_ms: u64,
 }
 
 impl Case<'_> {
@@ -134,7 +144,7 @@ impl Case<'_> {
         Decided::about(self.row, Some(self.mail), Write::Deliver(Box::new(delivery)))
     }
 
-    fn settle(&self, answer: Answer) -> Decided {
+    pub(super) fn settle(&self, answer: Answer) -> Decided {
         let settled = Settled {
             agent: self.row.id,
             event: self.event,
@@ -145,11 +155,11 @@ impl Case<'_> {
         Decided::about(self.row, Some(self.mail), Write::Settle(Box::new(settled)))
     }
 
-    fn refuse(&self, reason: Refusal) -> Decided {
+    pub(super) fn refuse(&self, reason: Refusal) -> Decided {
         self.settle(Answer::Refuse { from: Some(self.mail.author), reason, detail: String::new() })
     }
 
-    fn reply(&self, text: impl Into<String>) -> Outgoing {
+    pub(super) fn reply(&self, text: impl Into<String>) -> Outgoing {
         let mut draft = Draft::text(self.mail.author, text, self.now_ms);
         draft.reply_to = Some(self.mail.id);
         draft.auto_hop = (self.mail.auto_hop + 1).min(AUTO_HOPS_MAX);

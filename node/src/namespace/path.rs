@@ -58,6 +58,25 @@ impl Path {
         if self.0 == "/" { self.0.clone() } else { format!("{}/", self.0) }
     }
 
+    /// The path that [`Path::strip`] left, as an absolute one.
+    pub(super) fn beneath_root(rest: &str) -> Self {
+        Self(format!("/{rest}"))
+    }
+
+    /// The folder it is in; the root is in itself.
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        match self.0.rsplit_once('/') {
+            Some(("", _)) | None => Self::root(),
+            Some((parent, _)) => Self(parent.to_owned()),
+        }
+    }
+
+    /// The last component, nothing for the root.
+    pub fn name(&self) -> Option<&str> {
+        self.components().last()
+    }
+
     /// The rest of this path under `base`, on whole components: `/walletX` is not under `/wallet`.
     pub fn strip<'a>(&'a self, base: &str) -> Option<&'a str> {
         let rest = self.0.strip_prefix(base)?;
@@ -86,6 +105,12 @@ impl FromStr for Path {
             }
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+impl AsRef<str> for Path {
+    fn as_ref(&self) -> &str {
+        &self.0
     }
 }
 

@@ -1,346 +1,360 @@
-//! The operator's tree: what each path answers.
+//! The trees of a node and of its agents, as somebody outside sees them: roles, rights, mounts.
 //!
-//! | path | verbs | what |
-//! |---|---|---|
-//! | `/agents`, `/agents/<name>` | list, stat | the agents, and what each has |
-//! | `/agents/new` | call | a manifest in TOML → `{"name","npub"}` |
-//! | `/agents/<name>/status` | read | as JSON |
-//! | `/agents/<name>/manifest` | read, write | as TOML; the name stays |
-//! | `/agents/<name>/inbox/new` | append | `{"text"}`: a message from the operator, answered by direct message |
-//! | `/agents/<name>/ctl` | call | `tick hibernate stop resume remove claim`, `allow NPUB`, `deny NPUB` |
-//! | `/agents/<name>/logs/ticks`, `logs/refused` | read | JSON lines, the newest last |
-//! | `/agents/<name>/deadletter/list`, `/outbox/list` | read | JSON lines |
-//! | `/agents/<name>/memory`, `goals`, `schedule` | list, read | the agent's own files |
-//! | `/node/status`, `/node/version` | read | the node |
+//! A path under `/agents/<name>` is the agent's own path; everything else is the node's. What a caller may touch
+//! depends on who they are to that agent or to the node, by the table in [`crate::namespace::rights`].
+
+use std::sync::Arc;
 
 use oa_nips::files::{Code, FileType, OpError, Reply, Request, Stat, Verb};
-use oa_nips::nostr::{PublicKey, ToBech32};
-use serde::Serialize;
-use serde_json::{Value, json};
+use oa_nips::hex::Hex;
+use oa_nips::nostr::PublicKey;
+use oa_nips::nostr::hashes::{Hash as _, HashEngine, sha256};
 
-use crate::agent::manifest::{Manifest, Npub};
+use super::admin::Admin;
+use crate::agent::manifest::Manifest;
+use crate::engine::hooks::After;
 use crate::engine::world;
-use crate::namespace::{Committed, Path};
-use crate::operator::admin::{Admin, created};
+use crate::namespace::error::Error;
+use crate::namespace::mount::{Found, Mounts};
+use crate::namespace::path::Path;
+use crate::namespace::rights::{self, Right, Role, Rights};
+use crate::namespace::service::{
+    Change, ChangeKey, Class, Context, Effect, Span, Subject, Watch, dir,
+};
+use crate::namespace::{with_mounts, within};
 use crate::store::row::AgentRow;
-use crate::store::write::Write;
+use crate::store::write::{AgentChange, Verdict, Write};
 
-/// Lines of a log that are answered: the newest.
-const LINES: usize = 1000;
 /// Names listed at once.
 const NAMES: usize = 100_000;
 
 /// Keeps the reply of a mutating operation in the same transaction.
 pub(super) type Keep<'a> = &'a (dyn Fn(&Reply) -> Write + Send + Sync);
 
+/// Whether somebody may be answered at all.
+pub(super) fn has_role(admin: &Admin, caller: &PublicKey) -> bool {
+    admin.roles.anywhere(&admin.shared, caller).is_ok_and(|role| role > Role::Stranger)
+}
+
+/// What a path names, for a caller.
+pub(super) struct Place {
+    /// As it was asked for.
+    whole: Path,
+    /// In the tree it belongs to.
+    path: Path,
+    role: Role,
+    caller: PublicKey,
+    agent: Option<Agent>,
+    now_ms: u64,
+}
+
+/// The agent whose tree it is.
+struct Agent {
+    row: AgentRow,
+    manifest: Arc<Manifest>,
+    mounts: Arc<Mounts>,
+    files: world::Files,
+}
+
+impl Place {
+    /// Finds whose tree a path is in, and who the caller is there.
+    pub(super) fn find(admin: &Admin, caller: &PublicKey, path: &str) -> Result<Self, OpError> {
+        let whole: Path =
+            path.parse().map_err(|reason| OpError::from(Error::invalid_path(path, reason)))?;
+        let now_ms = admin.shared.time.now_ms();
+        let caller = *caller;
+        let named = {
+            let mut parts = whole.components();
+            let is_agents = parts.next() == Some("agents");
+            parts.next().filter(|name| is_agents && !matches!(*name, "new" | "import")).map(str::to_owned)
+        };
+        let Some(name) = named.as_deref() else {
+            let role = admin.roles.anywhere(&admin.shared, &caller)?;
+            return Ok(Self { path: whole.clone(), whole, role, caller, agent: None, now_ms });
+        };
+        let row = admin.named(name)?;
+        let shared = &admin.shared;
+        let manifest = shared.manifests.get(&shared.store, row.id, row.version)?;
+        let role = admin.roles.in_agent(&caller, &row, &manifest);
+        if role == Role::Stranger {
+            // Whom an agent is none of their business learns nothing of it.
+            return Err(OpError::new(Code::NotFound, format!("there is no agent named {name}")));
+        }
+        let rest = whole.strip(&format!("/agents/{name}")).unwrap_or_default();
+        let path = format!("/{rest}").parse().unwrap_or_else(|_| Path::root());
+        let mounts = shared.mounts.of(&manifest);
+        let files = world::Files { store: shared.store.clone(), agent: row.id };
+        Ok(Self { whole, path, role, caller, agent: Some(Agent { row, manifest, mounts, files }), now_ms })
+    }
+
+    fn rights(&self, path: &Path) -> Rights {
+        match self.agent {
+            Some(_) => rights::in_agent(self.role, path),
+            None => rights::in_node(self.role, path),
+        }
+    }
+
+    fn check(&self, right: Right) -> Result<(), Error> {
+        let rights = self.rights(&self.path);
+        if rights.has(right) {
+            return Ok(());
+        }
+        Err(if rights.any() || self.role == Role::Operator {
+            Error::denied(&self.whole)
+        } else {
+            Error::not_found(&self.whole)
+        })
+    }
+
+    fn mounts<'a>(&'a self, admin: &'a Admin) -> &'a Mounts {
+        self.agent.as_ref().map_or(&admin.mounts, |agent| &agent.mounts)
+    }
+
+    fn found<'a>(&'a self, admin: &'a Admin) -> Result<Found<'a>, Error> {
+        self.mounts(admin).find(&self.path).map_err(|error| error.at(&self.whole))
+    }
+
+    fn context(&self, key: ChangeKey) -> Context<'_> {
+        let subject = self.agent.as_ref().map(|agent| Subject {
+            row: &agent.row,
+            manifest: &agent.manifest,
+            state: &agent.files,
+        });
+        Context { role: self.role, caller: self.caller, subject, wake: None, now_ms: self.now_ms, key }
+    }
+
+    async fn stat(&self, admin: &Admin) -> Result<Stat, Error> {
+        self.check(Right::Read).or_else(|error| self.check(Right::Write).map_err(|_| error))?;
+        let name = self.whole.name().unwrap_or("/");
+        if self.path == Path::root() || self.is_agents() {
+            return Ok(dir(name));
+        }
+        let stat = match self.found(admin) {
+            Ok(found) => {
+                let cx = self.context([0; 32]);
+                found.mount.service.stat(&cx, &found.rest).await.map_err(|error| error.at(&self.whole))
+            }
+            Err(error) => Err(error),
+        };
+        match stat {
+            Ok(stat) => Ok(Stat { name: name.to_owned(), ..stat }),
+            // A folder of nothing but mounts.
+            Err(error) if error.code == Code::NotFound => {
+                let is_dir = self.mounts(admin).names(&self.path).next().is_some();
+                if is_dir { Ok(dir(name)) } else { Err(error) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_agents(&self) -> bool {
+        self.agent.is_none() && self.path.as_str() == "/agents"
+    }
+
+    async fn list(&self, admin: &Admin) -> Result<Vec<Stat>, Error> {
+        self.check(Right::Read)?;
+        let own = match self.found(admin) {
+            Ok(found) => {
+                let cx = self.context([0; 32]);
+                found.mount.service.list(&cx, &found.rest).await.map_err(|error| error.at(&self.whole))
+            }
+            Err(error) => Err(error),
+        };
+        let own = if self.is_agents() { self.agents(admin) } else { own };
+        let mut entries = with_mounts(self.mounts(admin), &self.path, own)?;
+        if self.agent.is_none() && self.path == Path::root() {
+            entries.push(dir("agents"));
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            entries.dedup_by(|a, b| a.name == b.name);
+        }
+        entries.retain(|entry| {
+            let is_agent = self.is_agents() && entry.file_type == FileType::Dir;
+            is_agent || self.path.join(&entry.name).is_ok_and(|path| self.rights(&path).any())
+        });
+        Ok(entries)
+    }
+
+    /// The agents that the caller may see.
+    fn agents(&self, admin: &Admin) -> Result<Vec<Stat>, Error> {
+        let store = &admin.shared.store;
+        let io = |error: crate::store::backend::BackendError| Error::io(&self.whole, error.to_string());
+        if admin.roles.in_node(&self.caller) > Role::Stranger {
+            return Ok(store.names(NAMES).map_err(io)?.into_iter().map(|(name, _)| dir(name)).collect());
+        }
+        let mut agents = Vec::new();
+        for id in store.agents_that_know(&self.caller).map_err(io)? {
+            let Some(row) = store.agent(id).map_err(io)? else { continue };
+            let manifest = admin.shared.manifests.get(store, id, row.version).map_err(io)?;
+            if row.lifecycle != crate::agent::Lifecycle::Terminated
+                && admin.roles.in_agent(&self.caller, &row, &manifest) > Role::Stranger
+            {
+                agents.push(dir(row.name));
+            }
+        }
+        Ok(agents)
+    }
+
+    async fn read(&self, admin: &Admin, span: Span) -> Result<Vec<u8>, Error> {
+        self.check(Right::Read)?;
+        if self.path == Path::root() || self.is_agents() {
+            return Err(Error::is_dir(&self.whole));
+        }
+        let found = self.found(admin)?;
+        let cx = self.context([0; 32]);
+        found.mount.service.read(&cx, &found.rest, span).await.map_err(|error| error.at(&self.whole))
+    }
+
+    /// Where a watcher reads, and what wakes it.
+    pub(super) fn watch(&self, admin: &Admin) -> Result<Watch, Error> {
+        self.check(Right::Watch)?;
+        let found = self.found(admin)?;
+        let cx = self.context([0; 32]);
+        found.mount.service.watch(&cx, &found.rest).map_err(|error| error.at(&self.whole))
+    }
+
+    /// What a watcher reads: from where it really begins, the bytes, and the length so far.
+    pub(super) async fn piece(
+        &self,
+        admin: &Admin,
+        offset: u64,
+        count: usize,
+    ) -> Result<(u64, Vec<u8>, u64), Error> {
+        self.check(Right::Watch)?;
+        let found = self.found(admin)?;
+        let cx = self.context([0; 32]);
+        let service = &found.mount.service;
+        let from = offset.max(service.start(&cx, &found.rest));
+        let bytes = service.read(&cx, &found.rest, Span { offset: from, count }).await;
+        let length = service.stat(&cx, &found.rest).await.map_err(|error| error.at(&self.whole))?.size;
+        Ok((from, bytes.map_err(|error| error.at(&self.whole))?, length))
+    }
+}
+
 /// Answers what changes nothing.
-pub(super) async fn read(admin: &Admin, request: &Request) -> Reply {
-    let path = parse(&request.path)?;
-    let file = Place::find(admin, &path)?;
+pub(super) async fn read(admin: &Admin, caller: &PublicKey, request: &Request) -> Reply {
+    let place = Place::find(admin, caller, &request.path)?;
     match request.verb {
-        Verb::List => match file.list(admin)? {
-            Some(entries) => Ok(to_json(&entries)),
-            None => Err(OpError::new(Code::NotDir, format!("{path} is no folder"))),
-        },
-        Verb::Stat => {
-            let name = path.components().last().unwrap_or("/").to_owned();
-            let file_type = file.file_type();
-            let size = if file_type == FileType::Value {
-                file.content(admin)?.map_or(0, |c| c.len() as u64)
-            } else {
-                0
-            };
-            Ok(to_json(&Stat { name, file_type, size }))
-        }
+        Verb::List => Ok(to_json(&place.list(admin).await?)),
+        Verb::Stat => Ok(to_json(&place.stat(admin).await?)),
         Verb::Read => {
-            let content = file.content(admin)?.ok_or_else(|| match file.file_type() {
-                FileType::Dir => OpError::new(Code::IsDir, format!("{path} is a folder")),
-                _ => OpError::new(Code::PermissionDenied, format!("{path} is not to be read")),
-            })?;
-            let from = usize::try_from(request.offset).unwrap_or(usize::MAX).min(content.len());
-            let count = if request.count == 0 {
-                usize::MAX
-            } else {
-                usize::try_from(request.count).unwrap_or(usize::MAX)
-            };
-            Ok(content.into_iter().skip(from).take(count).collect())
+            let count =
+                if request.count == 0 { usize::MAX } else { usize::try_from(request.count).unwrap_or(usize::MAX) };
+            Ok(place.read(admin, Span { offset: request.offset, count }).await?)
         }
-        verb => Err(unavailable(verb, &path)),
+        verb => Err(OpError::new(Code::InvalidInput, format!("{verb:?} is not answered here"))),
     }
 }
 
 /// Does what changes something, together with `keep`.
 pub(super) async fn change(admin: &Admin, caller: &PublicKey, request: &Request, keep: Keep<'_>) -> Reply {
-    let path = parse(&request.path)?;
-    let text = || {
-        String::from_utf8(request.body.clone())
-            .map_err(|_| OpError::new(Code::InvalidInput, format!("what is sent to {path} is not UTF-8")))
+    let place = Place::find(admin, caller, &request.path)?;
+    let change = match request.verb {
+        Verb::Write => Change::Write(request.body.clone()),
+        Verb::Append => Change::Append(request.body.clone()),
+        Verb::Call => Change::Call(request.body.clone()),
+        Verb::Mkdir => Change::Mkdir,
+        Verb::Remove => Change::Remove,
+        Verb::Rename => Change::Rename(place.target(&request.body)?),
+        verb => return Err(OpError::new(Code::InvalidInput, format!("{verb:?} changes nothing"))),
     };
-    match (request.verb, Place::find(admin, &path)?) {
-        (Verb::Call, Place::New) => {
-            let invalid = |error: crate::agent::manifest::ManifestError| {
-                OpError::new(Code::InvalidInput, format!("manifest: {error}"))
-            };
-            let mut manifest = Manifest::parse(&text()?).map_err(invalid)?;
-            // Who creates an agent owns it, unless the manifest says who does.
-            manifest.owner.get_or_insert(Npub(*caller));
-            let name = manifest.name.clone();
-            let (_, pubkey) =
-                admin.create(manifest, |pubkey| Some(keep(&Ok(created(&name, &pubkey))))).await?;
-            Ok(created(&name, &pubkey))
+    place.check(Right::Write)?;
+    let found = place.found(admin)?;
+    let change = within(&found, place.mounts(admin), change)?;
+    if let Change::Rename(_) = &change
+        && !place.rights(&place.target(&request.body)?).has(Right::Write)
+    {
+        return Err(Error::denied(String::from_utf8_lossy(&request.body)).into());
+    }
+    let key = key(caller, &request.op);
+    match found.mount.service.class(&found.rest, &change) {
+        Class::Transactional => transact(admin, &place, &found, &change, key, keep).await,
+        class => {
+            // What may not be done twice is noted as unknown before it is done once.
+            if class == Class::AtMostOnce {
+                let unknown = "it was begun, and the node ended before it was answered";
+                let noted = Err(OpError::new(Code::OutcomeUnknown, unknown));
+                admin.shared.store.write(keep(&noted)).await?;
+            }
+            let cx = place.context(key);
+            let acted = found.mount.service.act(&cx, &found.rest, &change).await;
+            let reply: Reply = acted.map_err(|error| error.at(&place.whole).into());
+            admin.shared.store.write(keep(&reply)).await?;
+            reply
         }
-        (Verb::Call, Place::Ctl(row)) => admin.ctl(&row, &text()?, keep).await,
-        (Verb::Append, Place::InboxNew(row)) => admin.put_in_inbox(&row, caller, request, keep).await,
-        (Verb::Write, Place::Manifest(row)) => {
-            let manifest = Manifest::parse(&text()?)
-                .map_err(|error| OpError::new(Code::InvalidInput, format!("manifest: {error}")))?;
-            admin.set_manifest(&row, manifest, keep).await
-        }
-        (verb, _) => Err(unavailable(verb, &path)),
     }
 }
-
-fn unavailable(verb: Verb, path: &Path) -> OpError {
-    let verb = serde_json::to_string(&verb).unwrap_or_default();
-    OpError::new(Code::Unavailable, format!("{path} does not take {}", verb.trim_matches('"')))
-}
-
-fn parse(path: &str) -> Result<Path, OpError> {
-    path.parse().map_err(|error| OpError::new(Code::InvalidPath, format!("{path:?} is not a path: {error}")))
-}
-
-/// What a path names.
-enum Place {
-    Root,
-    Agents,
-    New,
-    Agent,
-    AgentFolder(&'static [(&'static str, FileType)]),
-    Ctl(Box<AgentRow>),
-    InboxNew(Box<AgentRow>),
-    Manifest(Box<AgentRow>),
-    Value(Box<AgentRow>, fn(&Admin, &AgentRow) -> Result<Vec<u8>, OpError>),
-    State(Box<AgentRow>, Path),
-    Node,
-    NodeStatus,
-    NodeVersion,
-}
-
-const AGENT: [(&str, FileType); 10] = [
-    ("ctl", FileType::Call),
-    ("deadletter", FileType::Dir),
-    ("goals", FileType::Dir),
-    ("inbox", FileType::Dir),
-    ("logs", FileType::Dir),
-    ("manifest", FileType::Value),
-    ("memory", FileType::Dir),
-    ("outbox", FileType::Dir),
-    ("schedule", FileType::Dir),
-    ("status", FileType::Value),
-];
-const LOGS: [(&str, FileType); 2] = [("refused", FileType::Value), ("ticks", FileType::Value)];
-const INBOX: [(&str, FileType); 1] = [("new", FileType::Append)];
-const LISTED: [(&str, FileType); 1] = [("list", FileType::Value)];
 
 impl Place {
-    fn find(admin: &Admin, path: &Path) -> Result<Self, OpError> {
-        let parts: Vec<&str> = path.components().collect();
-        let value = |name: &str, read| Ok(Self::Value(Box::new(admin.named(name)?), read));
-        match parts.as_slice() {
-            [] => Ok(Self::Root),
-            ["agents"] => Ok(Self::Agents),
-            ["agents", "new"] => Ok(Self::New),
-            ["agents", name] => admin.named(name).map(|_| Self::Agent),
-            ["agents", name, "ctl"] => Ok(Self::Ctl(Box::new(admin.named(name)?))),
-            ["agents", name, "status"] => value(name, status),
-            ["agents", name, "manifest"] => Ok(Self::Manifest(Box::new(admin.named(name)?))),
-            ["agents", name, "inbox"] => admin.named(name).map(|_| Self::AgentFolder(&INBOX)),
-            ["agents", name, "inbox", "new"] => Ok(Self::InboxNew(Box::new(admin.named(name)?))),
-            ["agents", name, "logs"] => admin.named(name).map(|_| Self::AgentFolder(&LOGS)),
-            ["agents", name, "logs", "ticks"] => value(name, ticks),
-            ["agents", name, "logs", "refused"] => value(name, refused),
-            ["agents", name, "deadletter" | "outbox"] => {
-                admin.named(name).map(|_| Self::AgentFolder(&LISTED))
-            }
-            ["agents", name, "deadletter", "list"] => value(name, dead_letters),
-            ["agents", name, "outbox", "list"] => value(name, outbox),
-            ["agents", name, "memory" | "goals" | "schedule", ..] => {
-                let row = admin.named(name)?;
-                let inner = path.as_str().splitn(4, '/').nth(3).unwrap_or_default();
-                Ok(Self::State(Box::new(row), parse(&format!("/{inner}"))?))
-            }
-            ["node"] => Ok(Self::Node),
-            ["node", "status"] => Ok(Self::NodeStatus),
-            ["node", "version"] => Ok(Self::NodeVersion),
-            _ => Err(OpError::new(Code::NotFound, format!("there is no {path}"))),
-        }
-    }
-
-    fn file_type(&self) -> FileType {
-        match self {
-            Self::Root | Self::Agents | Self::Agent | Self::AgentFolder(_) | Self::Node => FileType::Dir,
-            Self::New | Self::Ctl(_) => FileType::Call,
-            Self::State(_, path) if path.components().count() == 1 => FileType::Dir,
-            Self::InboxNew(_) => FileType::Append,
-            Self::State(..) | Self::Value(..) | Self::Manifest(_) | Self::NodeStatus | Self::NodeVersion => {
-                FileType::Value
-            }
-        }
-    }
-
-    fn list(&self, admin: &Admin) -> Result<Option<Vec<Stat>>, OpError> {
-        let entry = |(name, file_type): &(&str, FileType)| Stat {
-            name: (*name).to_owned(),
-            file_type: *file_type,
-            size: 0,
-        };
-        Ok(Some(match self {
-            Self::Root => [("agents", FileType::Dir), ("node", FileType::Dir)].iter().map(entry).collect(),
-            Self::Agents => {
-                let names = admin.shared.store.names(NAMES)?;
-                let agents =
-                    names.into_iter().map(|(name, _)| Stat { name, file_type: FileType::Dir, size: 0 });
-                agents.chain([entry(&("new", FileType::Call))]).collect()
-            }
-            Self::Agent => AGENT.iter().map(entry).collect(),
-            Self::AgentFolder(entries) => entries.iter().map(entry).collect(),
-            Self::Node => {
-                [("status", FileType::Value), ("version", FileType::Value)].iter().map(entry).collect()
-            }
-            Self::State(row, path) => return state_list(admin, row, path),
-            _ => return Ok(None),
-        }))
-    }
-
-    fn content(&self, admin: &Admin) -> Result<Option<Vec<u8>>, OpError> {
-        match self {
-            Self::Value(row, read) => read(admin, row).map(Some),
-            Self::Manifest(row) => manifest(admin, row).map(Some),
-            Self::State(row, path) => {
-                let files = world::Files { store: admin.shared.store.clone(), agent: row.id };
-                let content = files.read(path).map_err(|reason| OpError::new(Code::Io, reason))?;
-                match content {
-                    None if path.components().count() > 1 => {
-                        Err(OpError::new(Code::NotFound, format!("{} has no {path}", row.name)))
-                    }
-                    content => Ok(content),
-                }
-            }
-            Self::NodeStatus => Ok(Some(node_status(admin)?)),
-            Self::NodeVersion => Ok(Some(env!("CARGO_PKG_VERSION").as_bytes().to_vec())),
-            _ => Ok(None),
-        }
+    /// Where something is moved to, in the same tree.
+    fn target(&self, body: &[u8]) -> Result<Path, Error> {
+        let text = String::from_utf8_lossy(body);
+        let whole: Path = text.parse().map_err(|reason| Error::invalid_path(&text, reason))?;
+        let Some(agent) = &self.agent else { return Ok(whole) };
+        let rest = whole.strip(&format!("/agents/{}", agent.row.name));
+        let rest = rest.ok_or_else(|| Error::invalid(&whole, "not in the tree of what is renamed"))?;
+        format!("/{rest}").parse().map_err(|reason| Error::invalid_path(&text, reason))
     }
 }
 
-fn state_list(admin: &Admin, row: &AgentRow, path: &Path) -> Result<Option<Vec<Stat>>, OpError> {
-    let files = world::Files { store: admin.shared.store.clone(), agent: row.id };
-    let prefix = path.beneath();
-    let paths = files.paths(&prefix).map_err(|reason| OpError::new(Code::Io, reason))?;
-    if paths.is_empty() && path.components().count() > 1 {
-        return Ok(None);
-    }
-    let mut entries: Vec<Stat> = Vec::new();
-    for full in paths {
-        let rest = full.strip_prefix(&prefix).unwrap_or_default();
-        let (name, file_type) =
-            rest.split_once('/').map_or((rest, FileType::Value), |(name, _)| (name, FileType::Dir));
-        if entries.last().is_none_or(|last| last.name != name) {
-            entries.push(Stat { name: name.to_owned(), file_type, size: 0 });
-        }
-    }
-    Ok(Some(entries))
-}
-
-fn to_json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
-}
-
-fn lines(values: impl IntoIterator<Item = Value>) -> Vec<u8> {
-    values.into_iter().flat_map(|value| format!("{value}\n").into_bytes()).collect()
-}
-
-fn status(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {
+async fn transact(
+    admin: &Admin,
+    place: &Place,
+    found: &Found<'_>,
+    change: &Change,
+    key: ChangeKey,
+    keep: Keep<'_>,
+) -> Reply {
     let shared = &admin.shared;
-    let manifest = shared.manifests.get(&shared.store, row.id, row.version)?;
-    Ok(to_json(&world::status(row, &manifest, &shared.relay_names, shared.time.now_ms())))
+    // A tick that runs has the agent's files to itself.
+    let _turn = match &place.agent {
+        Some(agent) if changes_state(&place.path) => Some(shared.turns.of(agent.row.id).await),
+        _ => None,
+    };
+    let cx = place.context(key);
+    let effect = found.mount.service.change(&cx, &found.rest, change).await;
+    let Effect { reply, files, out, mut writes } = effect.map_err(|error| error.at(&place.whole))?;
+    if let Some(agent) = &place.agent {
+        let id = agent.row.id;
+        writes.extend(out.into_iter().map(|item| Write::Send(id, Box::new(item), place.now_ms)));
+        if !files.is_empty() {
+            let (files, alarms) = world::split(files, place.now_ms, None);
+            writes.push(Write::Files(id, files, alarms));
+        }
+    }
+    let reply: Reply = Ok(reply);
+    let removed = writes.iter().any(|write| matches!(write, Write::ChangeAgent(_, AgentChange::Remove)));
+    let after = After::of(&writes);
+    writes.push(keep(&reply));
+    let verdicts = shared.store.commit(writes).await?;
+    match verdicts.iter().find(|verdict| verdict.stops_unit()) {
+        Some(Verdict::NameTaken) => {
+            return Err(OpError::new(Code::Exists, "there is an agent of that name already"));
+        }
+        Some(verdict) => {
+            tracing::debug!(?verdict, path = %place.whole, "change not taken");
+            return Err(OpError::new(Code::Unavailable, format!("{} has changed meanwhile", place.whole)));
+        }
+        None => {}
+    }
+    shared.hooks.landed(after, &verdicts, &shared.outbox);
+    if let Some(agent) = place.agent.as_ref().filter(|_| removed) {
+        shared.hooks.removed(agent.row.id, agent.row.pubkey);
+    }
+    reply
 }
 
-fn manifest(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {
-    Ok(admin
-        .shared
-        .store
-        .manifest(row.id)?
-        .map(|manifest| manifest.to_toml().into_bytes())
-        .unwrap_or_default())
+/// Whether files of the agent's state are at a path.
+fn changes_state(path: &Path) -> bool {
+    matches!(path.components().next(), Some("memory" | "goals" | "schedule" | "nostr" | "workspace" | "task"))
 }
 
-fn ticks(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {
-    let from = row.head.seq.saturating_sub(LINES as u64);
-    let records = admin.shared.store.records(row.id, from, LINES)?;
-    Ok(lines(records.into_iter().map(|record| json!({ "seq": record.header.seq, "fields": record.fields }))))
+fn key(caller: &PublicKey, op: &Hex<16>) -> ChangeKey {
+    let mut engine = sha256::HashEngine::default();
+    engine.input(caller.as_bytes());
+    engine.input(op.as_bytes());
+    sha256::Hash::from_engine(engine).to_byte_array()
 }
 
-fn refused(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {
-    let mut refused = admin.shared.store.refusals(row.id, LINES)?;
-    refused.reverse();
-    Ok(lines(refused.into_iter().map(|(n, refused)| {
-        let from = refused.from.and_then(|key| key.to_bech32().ok());
-        json!({ "n": n, "at": refused.at_ms / 1000, "from": from, "reason": refused.reason, "detail": refused.detail })
-    })))
-}
-
-fn dead_letters(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {
-    let letters = admin.shared.store.dead_letters(row.id)?;
-    Ok(lines(letters.into_iter().map(|(n, letter)| {
-        let from = letter.envelope.sender().and_then(|key| key.to_bech32().ok());
-        let (kind, text) = (letter.envelope.kind, letter.envelope.text);
-        json!({ "n": n, "at": letter.at_ms / 1000, "reason": letter.reason, "kind": kind, "from": from, "text": text })
-    })))
-}
-
-fn outbox(admin: &Admin, row: &AgentRow) -> Result<Vec<u8>, OpError> {
-    use crate::store::row::{Outgoing, Stage};
-    let mut items = admin.shared.store.outbox(row.id, LINES)?;
-    items.reverse();
-    Ok(lines(items.into_iter().map(|(n, item)| {
-        let (what, to) = match &item.outgoing {
-            Outgoing::Mail { draft, .. } => ("mail".to_owned(), draft.recipient.to_bech32().ok()),
-            Outgoing::Event { event } => (format!("event of kind {}", event.kind.as_u16()), None),
-        };
-        let (stage, relays) = match &item.stage {
-            Stage::Unsigned => ("unsigned", json!([])),
-            Stage::Signed(parcels) | Stage::Finished(parcels) => {
-                let targets: Vec<_> = parcels.iter().flat_map(|parcel| &parcel.targets).collect();
-                (if matches!(item.stage, Stage::Finished(_)) { "finished" } else { "signed" }, json!(targets))
-            }
-        };
-        json!({ "n": n, "at": item.at_ms / 1000, "what": what, "to": to, "stage": stage, "sent": item.is_sent(), "relays": relays })
-    })))
-}
-
-fn node_status(admin: &Admin) -> Result<Vec<u8>, OpError> {
-    let relays: Vec<Value> = admin
-        .pool
-        .status()
-        .into_iter()
-        .map(|relay| {
-            json!({
-                "url": relay.url,
-                "connected": relay.connected,
-                "since": relay.since_s,
-                "subscriptions": relay.subscriptions,
-                "unlistened": relay.unlistened,
-                "error": relay.last_error,
-            })
-        })
-        .collect();
-    let node = admin.shared.keyring.node().public_key().to_bech32().unwrap_or_default();
-    Ok(to_json(&json!({
-        "npub": node,
-        "version": env!("CARGO_PKG_VERSION"),
-        "agents": admin.shared.store.names(NAMES)?.len(),
-        "floor": admin.shared.store.floor_s()?,
-        "relays": relays,
-    })))
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }

@@ -73,10 +73,9 @@ fn now(tick: &Tick) -> Result<Timestamp, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::clock::{Clock, Random};
-    use crate::namespace::{MemoryState, Namespace, ScheduleCheck, Values};
+    use crate::program::Bench;
+    use oa_nips::nostr::PublicKey;
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     const ANN: &str = "npub180cvv07tjdrrgpa0j7j7tmnyl2yr6yr7l8j4s3evf6u64th6gkwsyjh6w6";
     const BOB: &str = "npub1sg6plzptd64u62a878hep2kev88swjh3tw00gjsfl8f237lmu63q0uf63m";
@@ -84,47 +83,25 @@ mod tests {
     /// Friday, 20 November 2026, 16:00 UTC.
     const NOW: u64 = 1_795_190_400;
 
-    /// Takes any JSON, as the tests look at what was written.
-    #[derive(Debug)]
-    struct AnyAlarm;
-
-    impl ScheduleCheck for AnyAlarm {
-        fn check(&self, id: &str, content: &[u8]) -> Result<(), String> {
-            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-            if id.len() > 64 || !id.bytes().all(plain) {
-                return Err("id".to_owned());
-            }
-            serde_json::from_slice::<Value>(content).map(drop).map_err(|error| error.to_string())
-        }
-    }
+    const STATUS: &str = r#"{"name":"concierge","lifecycle":"active","ticks":7}"#;
 
     /// An agent between its ticks.
-    #[derive(Default)]
     struct World {
-        files: MemoryState,
+        bench: Bench,
         /// Seconds since [`NOW`].
         passed: u64,
     }
 
+    impl Default for World {
+        fn default() -> Self {
+            Self { bench: Bench::new(PublicKey::parse(BOB).unwrap()), passed: 0 }
+        }
+    }
+
     impl World {
         async fn tick(&mut self, trigger: Value) -> Result<Option<String>, Fault> {
-            let values = Values {
-                trigger: trigger.to_string().into_bytes(),
-                status: br#"{"name":"concierge","lifecycle":"active","ticks":7}"#.to_vec(),
-                ..Values::default()
-            };
-            let ns = Namespace::new(values, Arc::new(self.files.clone()), Arc::new(AnyAlarm));
-            let clock = Clock::new((NOW + self.passed) * 1_000);
-            let mut tick = Tick { ns, clock, random: Random::new(&[1; 32], &[2; 32]) };
-            Concierge.on_trigger(&mut tick).await?;
-            let changes = tick.ns.into_changes()?;
-            for (path, content) in changes.files {
-                match content {
-                    Some(content) => self.files.0.insert(path.to_string(), content),
-                    None => self.files.0.remove(path.as_str()),
-                };
-            }
-            Ok(changes.reply)
+            let now_ms = (NOW + self.passed) * 1_000;
+            self.bench.tick(&Concierge, &trigger, STATUS, now_ms).await.map(|done| done.reply)
         }
 
         async fn dm(&mut self, from: &str, text: &str) -> String {
@@ -142,9 +119,9 @@ mod tests {
         /// Rings an alarm as the node does: one that rings once is gone by then.
         async fn ring(&mut self, id: &str, due: u64, missed: u64) -> String {
             let path = format!("/schedule/{id}.json");
-            let file: Value = serde_json::from_slice(&self.files.0[&path]).unwrap();
+            let file: Value = serde_json::from_slice(&self.bench.files.0[&path]).unwrap();
             if file.get("at").is_some() {
-                self.files.0.remove(&path);
+                self.bench.files.0.remove(&path);
             }
             let trigger = json!({"id": "2", "kind": "alarm", "from": null, "trust": "stranger", "text": file["text"],
                 "protocol": "nip17", "origin": {"from": BOB, "protocol": "nip17"},
@@ -157,7 +134,7 @@ mod tests {
                 let id = path.strip_prefix("/schedule/")?.strip_suffix(".json")?;
                 Some((id.to_owned(), serde_json::from_slice(content).unwrap()))
             };
-            self.files.0.iter().filter_map(alarm).collect()
+            self.bench.files.0.iter().filter_map(alarm).collect()
         }
     }
 
@@ -183,14 +160,14 @@ mod tests {
         world.says("goal learn Rust", "Goal #1 is set: learn Rust").await;
         world.says("goal sail", "Goal #2 is set: sail").await;
         let path = "/goals/sg6plzptd64u62a878hep2kev8-1.json";
-        let goal: Value = serde_json::from_slice(&world.files.0[path]).unwrap();
+        let goal: Value = serde_json::from_slice(&world.bench.files.0[path]).unwrap();
         assert_eq!(goal, json!({"text": "learn Rust", "created_at": NOW, "by": BOB}));
         world.says("goals", "Your goals:\n#1 learn Rust\n#2 sail").await;
         world.says("done 1", "Well done! Goal #1 is reached: learn Rust").await;
         world.says("drop goal 2", "Dropped goal #2: sail").await;
-        assert!(!world.files.0.keys().any(|path| path.starts_with("/goals/")));
+        assert!(!world.bench.files.0.keys().any(|path| path.starts_with("/goals/")));
         world.says("goal rest", "Goal #3 is set: rest").await;
-        world.files.0.retain(|path, _| !path.starts_with("/goals/"));
+        world.bench.files.0.retain(|path, _| !path.starts_with("/goals/"));
         world.says("goals", "You have no goals. Try: goal learn Rust").await;
     }
 
@@ -278,7 +255,7 @@ mod tests {
             We write by NIP-17 (private direct messages).\nYour time zone: UTC"
         );
         world.says("whoami", &whoami).await;
-        assert!(world.files.0.is_empty(), "nothing to keep of somebody who only asked");
+        assert!(world.bench.files.0.is_empty(), "nothing to keep of somebody who only asked");
     }
 
     #[tokio::test]
@@ -328,7 +305,7 @@ mod tests {
             long,
             "That is too long: it has 2001 characters, and a note can have 2000. Nothing was kept."
         );
-        assert!(world.files.0.is_empty());
+        assert!(world.bench.files.0.is_empty());
     }
 
     #[tokio::test]
@@ -349,7 +326,7 @@ mod tests {
         world.says("reminders 6", "Your reminders have only 5 pages.").await;
         // One that is gone without the concierge makes room again.
         let (id, _) = world.alarms().remove(0);
-        world.files.0.remove(&format!("/schedule/{id}.json"));
+        world.bench.files.0.remove(&format!("/schedule/{id}.json"));
         assert!(world.dm(BOB, "remind me in 1h to x").await.contains("That is #101."));
     }
 
@@ -369,15 +346,15 @@ mod tests {
         let path = format!("/memory/people/{BOB}.json");
         for content in ["", "{}", r#"{"version":9}"#] {
             let mut world = World::default();
-            world.files.0.insert(path.clone(), content.as_bytes().to_vec());
+            world.bench.files.0.insert(path.clone(), content.as_bytes().to_vec());
             let trigger = json!({"kind": "dm", "from": BOB, "text": "note x"});
             let fault = world.tick(trigger).await.unwrap_err().to_string();
             assert!(fault.starts_with(&format!("{path} cannot be used and is left as it is: ")), "{fault}");
-            assert_eq!(world.files.0[&path], content.as_bytes());
+            assert_eq!(world.bench.files.0[&path], content.as_bytes());
         }
         let mut world = World::default();
         world.says("goal x", "Goal #1 is set: x").await;
-        for (path, content) in &mut world.files.0 {
+        for (path, content) in &mut world.bench.files.0 {
             if path.starts_with("/goals/") {
                 *content = b"not JSON".to_vec();
             }

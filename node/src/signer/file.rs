@@ -11,6 +11,10 @@ const SECRET_BYTES_MAX: u64 = 4096;
 /// Read and write for the owner, nothing for anybody else.
 const PRIVATE: u32 = 0o600;
 
+/// The bits of everybody but the owner, and of those not even in the owner's group.
+pub(super) const OTHERS: u32 = 0o077;
+pub(super) const WORLD: u32 = 0o007;
+
 /// Why a secret was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -70,6 +74,11 @@ pub(super) fn quoted(path: &Path) -> String {
 
 /// The content of a secret file, of which nobody but the owner can read anything.
 pub(super) fn load(path: &Path) -> Result<Vec<u8>, LoadError> {
+    load_closed(path, OTHERS)
+}
+
+/// The content of a secret file whose mode has none of the bits in `closed`.
+pub(super) fn load_closed(path: &Path, closed: u32) -> Result<Vec<u8>, LoadError> {
     let failed = |source: io::Error| match source.kind() {
         ErrorKind::NotFound => LoadError::Missing(path.to_owned()),
         _ => LoadError::Io { path: path.to_owned(), source },
@@ -81,7 +90,7 @@ pub(super) fn load(path: &Path) -> Result<Vec<u8>, LoadError> {
         return Err(LoadError::Unlike(path.to_owned()));
     }
     let mode = metadata.mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if mode & closed != 0 {
         return Err(LoadError::Exposed { path: path.to_owned(), mode });
     }
     let mut content = Vec::new();

@@ -1,4 +1,6 @@
 //! The seed of a node: twelve words, from which the node's key and every agent's key come.
+//!
+//! Its file holds the words, or one line of what `sealed_seed` describes: their entropy under a passphrase.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,9 +10,12 @@ use oa_nips::nostr::bip39::{self, Language, Mnemonic};
 use oa_nips::nostr::hashes::{Hash as _, HashEngine as _, Hmac, HmacEngine, sha256};
 use oa_nips::nostr::secp256k1::rand::RngCore as _;
 use oa_nips::nostr::secp256k1::rand::rngs::OsRng;
+use zeroize::Zeroizing;
 
 use super::derive::{Accounts, DeriveError};
 use super::file::{self, LoadError, SaveError, quoted};
+use super::passphrase::{OpenError, Passphrase};
+use super::sealed_seed::{self, SealedSeed};
 
 /// Entropy of twelve words, in bytes.
 const ENTROPY_BYTES: usize = 16;
@@ -40,6 +45,12 @@ pub enum SeedError {
     /// The words of a file are no seed.
     #[error("{} holds no seed: {reason}", .path.display())]
     Wrong { path: PathBuf, reason: WordsError },
+    /// It is encrypted, and no passphrase is at hand.
+    #[error("the seed in {} is encrypted", .0.display())]
+    Encrypted(PathBuf),
+    /// It is encrypted, and stayed closed.
+    #[error("cannot open the seed in {}: {reason}", .path.display())]
+    Sealed { path: PathBuf, reason: OpenError },
 }
 
 impl SeedError {
@@ -49,6 +60,8 @@ impl SeedError {
             Self::File(error) => error.hint(),
             Self::Empty(path) => Some(format!("rm {}", quoted(path))),
             Self::Wrong { reason, .. } => Some(reason.hint().to_owned()),
+            Self::Encrypted(_) => Some("its passphrase is needed".to_owned()),
+            Self::Sealed { reason, .. } => Some(reason.hint().to_owned()),
         }
     }
 }
@@ -110,17 +123,58 @@ impl Seed {
         Some(Self { entropy: mnemonic.to_entropy(), accounts, node })
     }
 
-    /// Reads the seed from a file that only its owner can read.
+    /// Reads the seed from a file that only its owner can read, and that is not encrypted.
     ///
     /// # Errors
     /// Name the file, never a word of it.
     pub fn load(path: &Path) -> Result<Self, SeedError> {
-        let content = file::load(path)?;
-        let text = String::from_utf8_lossy(&content);
-        if text.trim().is_empty() {
-            return Err(SeedError::Empty(path.to_owned()));
+        Self::load_with(path, || Err(SeedError::Encrypted(path.to_owned())))
+    }
+
+    /// Reads the seed from a file that only its owner can read. `ask` is called for the passphrase if there must be
+    /// one. Opening an encrypted seed takes some 100 ms.
+    ///
+    /// # Errors
+    /// Name the file, never a word of it; or what `ask` said.
+    pub fn load_with<E: From<SeedError>>(
+        path: &Path,
+        ask: impl FnOnce() -> Result<Passphrase, E>,
+    ) -> Result<Self, E> {
+        let content = Zeroizing::new(file::load(path).map_err(SeedError::from)?);
+        // What is not text has no word of BIP-39 in it either, and is told so.
+        let text = Zeroizing::new(String::from_utf8_lossy(&content).into_owned());
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(SeedError::Empty(path.to_owned()).into());
         }
-        Self::from_words(&text).map_err(|reason| SeedError::Wrong { path: path.to_owned(), reason })
+        if !text.starts_with(sealed_seed::PREFIX) {
+            let wrong = |reason| SeedError::Wrong { path: path.to_owned(), reason };
+            return Ok(Self::from_words(text).map_err(wrong)?);
+        }
+        let closed = |reason| SeedError::Sealed { path: path.to_owned(), reason };
+        let sealed: SealedSeed = text.parse().map_err(closed)?;
+        let entropy = sealed.open(&ask()?).map_err(closed)?;
+        let mnemonic = Mnemonic::from_entropy_in(Language::English, &entropy).ok();
+        let seed = mnemonic.and_then(|mnemonic| Self::from_mnemonic(&mnemonic));
+        Ok(seed.ok_or_else(|| closed(OpenError::Malformed))?)
+    }
+
+    /// Whether a file looks like an encrypted seed; nothing is asked and nothing is opened.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_encrypted(path: &Path) -> Result<bool, SeedError> {
+        let content = Zeroizing::new(file::load(path)?);
+        Ok(content.trim_ascii_start().starts_with(sealed_seed::PREFIX.as_bytes()))
+    }
+
+    /// Writes the seed under a passphrase to a file that is not there yet, for its owner only.
+    ///
+    /// # Errors
+    /// [`SaveError::Exists`] when anything is there.
+    pub fn save_encrypted(&self, path: &Path, passphrase: &Passphrase) -> Result<(), SaveError> {
+        let sealed = SealedSeed::seal(&self.entropy, passphrase);
+        file::save(path, format!("{sealed}\n").as_bytes())
     }
 
     /// Writes the seed to a file that is not there yet, for its owner only.
@@ -128,7 +182,8 @@ impl Seed {
     /// # Errors
     /// [`SaveError::Exists`] when anything is there.
     pub fn save(&self, path: &Path) -> Result<(), SaveError> {
-        file::save(path, format!("{}\n", self.reveal()).as_bytes())
+        let words = Zeroizing::new(self.reveal() + "\n");
+        file::save(path, words.as_bytes())
     }
 
     /// The words, to be shown to the operator who asked for a backup.
@@ -218,6 +273,41 @@ mod tests {
         let loaded = Seed::load(&path).unwrap();
         assert_eq!((loaded.node(), loaded.reveal()), (seed.node(), seed.reveal()));
         assert!(matches!(Seed::generate().save(&path), Err(SaveError::Exists(_))));
+    }
+
+    #[test]
+    fn an_encrypted_seed_loads_with_its_passphrase_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seed");
+        let (seed, passphrase) = (Seed::from_words(WORDS).unwrap(), Passphrase::new("horse").unwrap());
+        seed.save_encrypted(&path, &passphrase).unwrap();
+        says_none_of(&std::fs::read_to_string(&path).unwrap(), WORDS);
+        assert!(Seed::is_encrypted(&path).unwrap());
+        let loaded = Seed::load_with::<SeedError>(&path, || Ok(passphrase.clone())).unwrap();
+        assert_eq!((loaded.node(), loaded.reveal().as_str()), (seed.node(), WORDS));
+        let error = Seed::load(&path).unwrap_err();
+        assert!(matches!(error, SeedError::Encrypted(_)), "{error:?}");
+        let wrong = || Ok(Passphrase::new("staple").unwrap());
+        let error = Seed::load_with::<SeedError>(&path, wrong).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("cannot open the seed in {}: wrong passphrase", path.display())
+        );
+        assert!(matches!(seed.save_encrypted(&path, &passphrase), Err(SaveError::Exists(_))));
+    }
+
+    #[test]
+    fn nobody_is_asked_for_the_passphrase_of_a_damaged_or_a_plain_seed() {
+        let unasked = || -> Result<Passphrase, SeedError> { unreachable!("nobody is to be asked") };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("damaged");
+        file::save(&path, format!("{}AAAA\n", sealed_seed::PREFIX).as_bytes()).unwrap();
+        let error = Seed::load_with(&path, unasked).unwrap_err();
+        assert!(matches!(error, SeedError::Sealed { reason: OpenError::Malformed, .. }), "{error:?}");
+        let path = dir.path().join("plain");
+        Seed::from_words(WORDS).unwrap().save(&path).unwrap();
+        Seed::load_with(&path, unasked).unwrap();
+        assert!(!Seed::is_encrypted(&path).unwrap());
     }
 
     #[test]

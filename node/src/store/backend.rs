@@ -50,11 +50,15 @@ pub enum Table {
     Refusals,
     /// (space, key) → row of a machine that persists through the node.
     Rows,
+    /// (agent, envelope, ordinal) → what a tick did on the outside.
+    Journal,
+    /// (public key, agent): who has, or had, a role with which agent.
+    Known,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Meta,
         Self::Agents,
         Self::Manifests,
@@ -76,6 +80,8 @@ impl Table {
         Self::Ops,
         Self::Refusals,
         Self::Rows,
+        Self::Journal,
+        Self::Known,
     ];
 
     /// The table's name in a database.
@@ -102,6 +108,8 @@ impl Table {
             Self::Ops => "ops",
             Self::Refusals => "refusals",
             Self::Rows => "rows",
+            Self::Journal => "journal",
+            Self::Known => "known",
         }
     }
 }

@@ -9,11 +9,12 @@ use serde::de::DeserializeOwned;
 
 use crate::agent::AgentId;
 use crate::agent::alarm::Alarm;
+use crate::agent::envelope::EnvelopeId;
 use crate::agent::mailbox::Peer;
 use crate::agent::manifest::Manifest;
 use crate::store::Store;
 use crate::store::backend::{BackendError, Range, Table};
-use crate::store::row::{AgentRow, DeadLetter, OpRow, OutId, OutRow, Refused, Waiting, key};
+use crate::store::row::{AgentRow, DeadLetter, JournalRow, OpRow, OutId, OutRow, Refused, Waiting, key};
 use crate::store::unit::decode;
 use crate::store::write::{FLOOR, row_key, split_row};
 
@@ -63,15 +64,15 @@ impl Store {
         self.get(Table::Agents, &key::agent(id))
     }
 
-    /// Every agent, also those that are gone, from `from` on.
+    /// Every agent, also those that are gone, from `from` on. The node itself is none.
     pub fn agents(&self, from: AgentId, limit: usize) -> Result<Vec<AgentRow>> {
-        let range = Range { from: key::agent(from), to: None, reverse: false, limit };
+        let range = Range { from: key::agent(from), to: Some(key::agent(AgentId::NODE)), reverse: false, limit };
         Ok(self.scan(Table::Agents, &range)?.into_iter().map(|(_, row)| row).collect())
     }
 
     /// The number after the last agent's.
     pub fn next_agent_id(&self) -> Result<AgentId> {
-        let last = Range { from: Vec::new(), to: None, reverse: true, limit: 1 };
+        let last = Range { from: Vec::new(), to: Some(key::agent(AgentId::NODE)), reverse: true, limit: 1 };
         let row = self.scan::<AgentRow>(Table::Agents, &last)?.pop();
         Ok(AgentId(row.map_or(0, |(_, row)| row.id.0 + 1)))
     }
@@ -132,6 +133,13 @@ impl Store {
             let Some(next) = id.checked_add(1) else { return Ok(agents) };
             from = key::agent(AgentId(next));
         }
+    }
+
+    /// The agents with which somebody has, or had, a role.
+    pub fn agents_that_know(&self, who: &PublicKey) -> Result<Vec<AgentId>> {
+        let pairs = self.backend.scan(Table::Known, &Range::prefix(who.to_bytes()))?;
+        let id = |(key, _): (Vec<u8>, _)| Some(AgentId(u32::from_be_bytes(*key.last_chunk()?)));
+        Ok(pairs.into_iter().filter_map(id).collect())
     }
 
     /// What an agent knows of a correspondent.
@@ -253,6 +261,23 @@ impl Store {
     /// A row of a machine that persists through the node.
     pub fn row(&self, space: &str, name: &str) -> Result<Option<Row>> {
         Ok(self.backend.get(Table::Rows, &row_key(space, name))?.and_then(|bytes| split_row(&bytes)))
+    }
+
+    /// The rows of one space, by key; the version of each is in it.
+    pub fn rows(&self, space: &str, prefix: &str, limit: usize) -> Result<Vec<(String, Row)>> {
+        let skip = space.len() + 1;
+        let pairs = self.backend.scan(Table::Rows, &Range::prefix(row_key(space, prefix)).limit(limit))?;
+        let parse = |(key, bytes): (Vec<u8>, Vec<u8>)| {
+            let name = String::from_utf8(key.get(skip..)?.to_vec()).ok()?;
+            Some((name, split_row(&bytes)?))
+        };
+        Ok(pairs.into_iter().filter_map(parse).collect())
+    }
+
+    /// What the runs of a tick did on the outside, by ordinal.
+    pub fn journal(&self, id: AgentId, envelope: &EnvelopeId) -> Result<Vec<JournalRow>> {
+        let rows = self.scan(Table::Journal, &Range::prefix(key::journal(id, envelope)))?;
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
     /// Raw pairs of a table, for maintenance.

@@ -1,15 +1,18 @@
 //! What the tables hold: rows as JSON, keys as big-endian bytes that sort as they should.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use oa_nips::hex::{Hash, Hex};
 use oa_nips::mail::Draft;
 use oa_nips::mail::Protocol;
 use oa_nips::nostr::{Event, PublicKey, RelayUrl, UnsignedEvent};
 use oa_nips::record::{Head, SessionId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::agent::envelope::{Envelope, EnvelopeId};
 use crate::agent::mailbox::Refusal;
 use crate::agent::{AgentId, Lifecycle};
+use crate::namespace::journal::Line;
 
 /// An agent: all that is kept of it between ticks but its files and manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +61,38 @@ pub struct AgentRow {
     pub profiled_at_s: u64,
 }
 
+/// How much older than the agent a message to it may be, in seconds: clocks differ.
+const FLOOR_SLACK_S: u64 = 15 * 60;
+
 impl AgentRow {
+    /// A row to begin with: nothing has happened.
+    pub(crate) fn new(id: AgentId, pubkey: PublicKey, at_ms: u64) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            pubkey,
+            created_at_ms: at_ms,
+            lifecycle: Lifecycle::Creating,
+            reason: None,
+            version: 1,
+            lease_epoch: 0,
+            owner: None,
+            claim: None,
+            floor_s: (at_ms / 1000).saturating_sub(FLOOR_SLACK_S),
+            session: Hex::ZERO,
+            head: Head::GENESIS,
+            published: 0,
+            inbox_next: 0,
+            inbox_depth: 0,
+            inbox_strangers: 0,
+            outbox_next: 0,
+            dead_next: 0,
+            refused_next: 0,
+            failures: 0,
+            profiled_at_s: at_ms / 1000,
+        }
+    }
+
     /// A time for profile events that relays take as newer than the last: seconds since 1970.
     pub(crate) fn profile_time_s(&self, now_ms: u64) -> u64 {
         (now_ms / 1000).max(self.profiled_at_s + 1)
@@ -90,6 +124,18 @@ pub struct Waiting {
     /// Times the process died while it ran.
     #[serde(default)]
     pub crashes: u32,
+    /// Whether a run of it did something outside: then there is a journal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub journaled: bool,
+}
+
+/// A line of a tick's journal on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRow {
+    /// What it says.
+    pub line: Line,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// An envelope that was given up.
@@ -101,6 +147,9 @@ pub struct DeadLetter {
     pub reason: String,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
+    /// What its runs did outside, which stays done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<serde_json::Value>,
 }
 
 /// Mail that was not taken in.
@@ -228,6 +277,29 @@ pub struct OpRow {
     pub at_ms: u64,
 }
 
+/// Bytes that stand in a row as base64.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Blob(pub Vec<u8>);
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        STANDARD.decode(text.as_bytes()).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
 /// Keys: fixed-width integers first, so that ranges are prefixes.
 pub(crate) mod key {
     use super::{AgentId, EnvelopeId, Hex, OutId, PublicKey};
@@ -255,6 +327,18 @@ pub(crate) mod key {
 
     pub(crate) fn seen(id: AgentId, envelope: &EnvelopeId) -> Vec<u8> {
         [&id.0.to_be_bytes()[..], envelope.as_bytes()].concat()
+    }
+
+    pub(crate) fn journal(id: AgentId, envelope: &EnvelopeId) -> Vec<u8> {
+        [&id.0.to_be_bytes()[..], envelope.as_bytes()].concat()
+    }
+
+    pub(crate) fn journal_line(id: AgentId, envelope: &EnvelopeId, ordinal: u32) -> Vec<u8> {
+        [&id.0.to_be_bytes()[..], envelope.as_bytes(), &ordinal.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn known(who: &PublicKey, id: AgentId) -> Vec<u8> {
+        [&who.as_bytes()[..], &id.0.to_be_bytes()].concat()
     }
 
     pub(crate) fn peer(id: AgentId, peer: &PublicKey) -> Vec<u8> {

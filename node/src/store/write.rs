@@ -1,6 +1,8 @@
 //! The writes a store knows, what each checks, and what it answers.
 
 mod agent;
+mod journal;
+mod known;
 mod mail;
 mod out;
 mod tick;
@@ -10,12 +12,14 @@ use oa_nips::nostr::{EventId, PublicKey, RelayUrl};
 use oa_nips::port::{Row, RowWrite};
 
 pub use agent::{AgentChange, NewAgent};
+pub use journal::Journaled;
 pub use mail::{Answer, Delivery, Settled};
 pub use out::Published;
 pub use tick::{AlarmChange, AlarmFiring, Failed, Poke, TickCommit, Told};
 
 use crate::agent::AgentId;
 use crate::agent::mailbox::Refusal;
+use crate::namespace::Path;
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{OpRow, OutId, OutRow, Outgoing, key};
 use crate::store::unit::Tx;
@@ -25,6 +29,8 @@ use crate::store::unit::Tx;
 pub enum Write {
     /// Creates an agent with its first envelope.
     CreateAgent(Box<NewAgent>),
+    /// Gives the node itself a mailbox and an outbox, if it has none: key, time in milliseconds since 1970.
+    Node(PublicKey, u64),
     /// Changes what an operator or owner may change of an agent.
     ChangeAgent(AgentId, AgentChange),
     /// Takes mail into an inbox: dedup, floor, quotas.
@@ -37,6 +43,10 @@ pub enum Write {
     Fail(Failed),
     /// Puts an envelope of the node's own making into an inbox.
     Poke(Box<Poke>),
+    /// Notes what a tick is about to do, or has done, on the outside.
+    Journal(Box<Journaled>),
+    /// Changes files of an agent's state between its ticks.
+    Files(AgentId, Vec<FileChange>, Vec<AlarmChange>),
     /// Lets an alarm go off: its envelope and its next time.
     Fire(Box<AlarmFiring>),
     /// Adds an outgoing item.
@@ -60,6 +70,9 @@ pub enum Write {
     /// Sets a fact about the store.
     Meta(&'static str, Vec<u8>),
 }
+
+/// A file of an agent's state by its path, and its content; nothing removes it.
+pub type FileChange = (Path, Option<Vec<u8>>);
 
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +114,7 @@ impl OutRange {
 
 impl Verdict {
     /// Whether the unit as a whole is given up.
-    pub(super) fn stops_unit(&self) -> bool {
+    pub(crate) fn stops_unit(&self) -> bool {
         matches!(self, Self::Stale | Self::NameTaken | Self::NoAgent)
     }
 }
@@ -110,12 +123,15 @@ impl Write {
     pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
         match self {
             Self::CreateAgent(new) => new.apply(tx),
+            Self::Node(pubkey, at_ms) => agent::put_node(tx, pubkey, at_ms),
             Self::ChangeAgent(agent, change) => change.apply(agent, tx),
             Self::Deliver(delivery) => delivery.apply(tx),
             Self::Settle(settled) => settled.apply(tx),
             Self::Commit(commit) => commit.apply(tx),
             Self::Fail(failed) => failed.apply(tx),
             Self::Poke(poke) => poke.apply(tx),
+            Self::Journal(journaled) => journaled.apply(tx),
+            Self::Files(agent, files, alarms) => tick::change_files(tx, agent, files, alarms),
             Self::Fire(firing) => firing.apply(tx),
             Self::Send(agent, outgoing, at_ms) => out::send(tx, agent, *outgoing, at_ms),
             Self::Out(id, row) => out::update(tx, id, &row),

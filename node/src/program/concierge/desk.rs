@@ -2,6 +2,7 @@
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use oa_nips::files::Code;
 use serde::de::DeserializeOwned;
 
 use super::alarm;
@@ -12,7 +13,7 @@ use super::status;
 use super::trigger::{self, Trigger};
 use super::when::When;
 use super::zone;
-use crate::namespace::{self, Namespace};
+use crate::namespace::Namespace;
 use crate::program::Fault;
 
 /// A correspondent and the tick that serves them.
@@ -33,7 +34,7 @@ impl<'a> Desk<'a> {
         let path = peer.file();
         let person = match ns.read(&path).await {
             Ok(bytes) => Person::from_json(&bytes).map_err(|error| damaged(&path, &error))?,
-            Err(namespace::Error::NotFound(_)) => Person::default(),
+            Err(error) if error.code == Code::NotFound => Person::default(),
             Err(error) => return Err(error.into()),
         };
         Ok(Desk { ns, now, peer, person })
@@ -161,7 +162,7 @@ impl<'a> Desk<'a> {
         Ok(reply::list(shelf, &lines, page, pages))
     }
 
-    async fn line(&self, shelf: Shelf, number: u64) -> Result<Option<String>, Fault> {
+    async fn line(&mut self, shelf: Shelf, number: u64) -> Result<Option<String>, Fault> {
         if shelf == Shelf::Reminders {
             let file = self.alarm(number).await?;
             return Ok(file.map(|file| {
@@ -176,7 +177,7 @@ impl<'a> Desk<'a> {
         Ok(self.item(shelf, number).await?.map(|item| reply::line(number, &item.text)))
     }
 
-    async fn show(&self, shelf: Shelf, number: u64) -> Result<String, Fault> {
+    async fn show(&mut self, shelf: Shelf, number: u64) -> Result<String, Fault> {
         if !self.has(shelf, number) {
             return Ok(reply::missing(shelf, number));
         }
@@ -222,7 +223,7 @@ impl<'a> Desk<'a> {
         for number in self.person.shelf(shelf).kept().to_vec() {
             match self.ns.read(&self.peer.item(shelf, number)).await {
                 Ok(_) => {}
-                Err(namespace::Error::NotFound(_)) => {
+                Err(error) if error.code == Code::NotFound => {
                     self.person.shelf_mut(shelf).drop(number);
                 }
                 Err(error) => return Err(error.into()),
@@ -235,18 +236,20 @@ impl<'a> Desk<'a> {
         self.person.shelf(shelf).kept().contains(&number)
     }
 
-    async fn item(&self, shelf: Shelf, number: u64) -> Result<Option<Item>, Fault> {
-        self.read(&self.peer.item(shelf, number)).await
+    async fn item(&mut self, shelf: Shelf, number: u64) -> Result<Option<Item>, Fault> {
+        let path = self.peer.item(shelf, number);
+        self.read(&path).await
     }
 
-    async fn alarm(&self, number: u64) -> Result<Option<alarm::File>, Fault> {
-        self.read(&self.peer.item(Shelf::Reminders, number)).await
+    async fn alarm(&mut self, number: u64) -> Result<Option<alarm::File>, Fault> {
+        let path = self.peer.item(Shelf::Reminders, number);
+        self.read(&path).await
     }
 
-    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Fault> {
+    async fn read<T: DeserializeOwned>(&mut self, path: &str) -> Result<Option<T>, Fault> {
         match self.ns.read(path).await {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(path, &error)),
-            Err(namespace::Error::NotFound(_)) => Ok(None),
+            Err(error) if error.code == Code::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

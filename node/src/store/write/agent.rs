@@ -1,7 +1,7 @@
 //! Creating agents, and changing what is not a tick's to change.
 
 use oa_nips::nostr::{PublicKey, UnsignedEvent};
-use oa_nips::record::{Head, SessionId};
+use oa_nips::record::SessionId;
 
 use crate::agent::envelope::{Envelope, Kind};
 use crate::agent::mailbox::Peer;
@@ -10,7 +10,7 @@ use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{AgentRow, Claim, Outgoing, key};
 use crate::store::unit::Tx;
-use crate::store::write::{OutRange, Verdict, out, tick};
+use crate::store::write::{OutRange, Verdict, known, out, tick};
 
 /// An agent to be. The caller has picked the id that nobody has, derived the key and written its profile events.
 #[derive(Debug, Clone)]
@@ -24,8 +24,18 @@ pub struct NewAgent {
     pub profile: Vec<UnsignedEvent>,
 }
 
-/// How much older than the agent a message to it may be, in seconds: clocks differ.
-const FLOOR_SLACK_S: u64 = 15 * 60;
+/// The row of the node itself: it has no name, no manifest and no ticks.
+pub(super) fn put_node(tx: &mut Tx<'_>, pubkey: PublicKey, at_ms: u64) -> Result<Verdict, BackendError> {
+    let key = key::agent(AgentId::NODE);
+    if tx.has(Table::Agents, &key)? {
+        return Ok(Verdict::Duplicate);
+    }
+    let mut row = AgentRow::new(AgentId::NODE, pubkey, at_ms);
+    row.lifecycle = Lifecycle::Stopped;
+    tx.put(Table::Agents, key, &row);
+    tx.put(Table::Pubkeys, pubkey.to_bytes().to_vec(), &AgentId::NODE);
+    Ok(Verdict::Done)
+}
 
 impl NewAgent {
     pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
@@ -37,34 +47,18 @@ impl NewAgent {
             return Ok(Verdict::Stale);
         }
         let mut row = AgentRow {
-            id: self.id,
             name: name.clone(),
-            pubkey: self.pubkey,
-            created_at_ms: self.at_ms,
-            lifecycle: Lifecycle::Creating,
-            reason: None,
-            version: 1,
-            lease_epoch: 0,
             owner: self.manifest.owner.map(|npub| npub.0),
-            claim: None,
-            floor_s: (self.at_ms / 1000).saturating_sub(FLOOR_SLACK_S),
             session: self.session,
-            head: Head::GENESIS,
-            published: 0,
-            inbox_next: 0,
-            inbox_depth: 0,
-            inbox_strangers: 0,
-            outbox_next: 0,
-            dead_next: 0,
-            refused_next: 0,
-            failures: 0,
-            profiled_at_s: self.at_ms / 1000,
+            ..AgentRow::new(self.id, self.pubkey, self.at_ms)
         };
         let created = Envelope::from_node(Kind::Created, &format!("created:{}", self.id), self.at_ms);
         tick::enqueue(tx, &mut row, created, false);
         for event in self.profile {
             out::enqueue(tx, &mut row, Outgoing::Event { event }, self.at_ms);
         }
+        known::note_owner(tx, &row);
+        known::note_roles(tx, &row, &self.manifest);
         tx.put_bytes(Table::Manifests, key::agent(self.id), self.manifest.to_toml().into_bytes());
         tx.put(Table::Names, name.into_bytes(), &self.id);
         tx.put(Table::Pubkeys, self.pubkey.to_bytes().to_vec(), &self.id);
@@ -110,7 +104,10 @@ impl AgentChange {
                     tick::wind_alarms(tx, id)?;
                 }
             }
-            Self::Owner(owner) => row.owner = owner,
+            Self::Owner(owner) => {
+                row.owner = owner;
+                known::note_owner(tx, &row);
+            }
             Self::Manifest(manifest) => {
                 if manifest.name != row.name {
                     return Ok(Verdict::Stale);
@@ -118,6 +115,8 @@ impl AgentChange {
                 if let Some(owner) = manifest.owner {
                     row.owner = Some(owner.0);
                 }
+                known::note_owner(tx, &row);
+                known::note_roles(tx, &row, &manifest);
                 tx.put_bytes(Table::Manifests, key::agent(id), manifest.to_toml().into_bytes());
             }
             Self::Profiled(at_s) => {

@@ -7,9 +7,9 @@ use crate::agent::mailbox::{self, Fill, Peer, Recent, Refusal};
 use crate::agent::manifest::Overflow;
 use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
-use crate::store::row::{AgentRow, Outgoing, Refused, key};
+use crate::store::row::{AgentRow, DeadLetter, Outgoing, Refused, key};
 use crate::store::unit::Tx;
-use crate::store::write::{FLOOR, OutRange, Verdict, handled, out, tick};
+use crate::store::write::{FLOOR, OutRange, Verdict, handled, known, out, tick};
 
 /// Refusals an agent's log keeps.
 const REFUSALS_KEPT: u64 = 1000;
@@ -61,7 +61,8 @@ impl Delivery {
         let verdict = match admitted {
             Err(Refusal::Full) if overflow == Overflow::DeadLetter && !is_strangers => {
                 let at_ms = envelope.accepted_at_ms;
-                tick::bury(tx, &mut row, envelope, Refusal::Full.to_string(), at_ms);
+                let reason = Refusal::Full.to_string();
+                tick::bury(tx, &mut row, DeadLetter { envelope, reason, at_ms, effects: Vec::new() });
                 Verdict::Buried(OutRange { agent, from: row.outbox_next, to: row.outbox_next })
             }
             Err(Refusal::Full) if overflow == Overflow::DropOldest && !is_strangers => {
@@ -164,6 +165,7 @@ fn answer(tx: &mut Tx<'_>, row: &mut AgentRow, answer: Answer, at_ms: u64) -> Re
                 return Ok(Verdict::Stale);
             }
             row.owner = Some(by);
+            known::note_owner(tx, row);
             row.version += 1;
             out::enqueue(tx, row, reply, at_ms);
         }

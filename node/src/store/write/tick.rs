@@ -2,17 +2,17 @@
 
 use oa_nips::nostr::PublicKey;
 use oa_nips::port::RowWrite;
-use oa_nips::record::{Head, Record};
+use oa_nips::record::{self, Head, Record};
+use serde_json::Value;
 
 use crate::agent::alarm::Alarm;
 use crate::agent::envelope::{Envelope, Kind};
 use crate::agent::mailbox::{Bucket, Peer};
 use crate::agent::{AgentId, Lifecycle};
-use crate::namespace::Path;
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{AgentRow, DeadLetter, OutRow, Outgoing, Waiting, key};
 use crate::store::unit::Tx;
-use crate::store::write::{OutRange, Verdict, out};
+use crate::store::write::{FileChange, OutRange, Verdict, out};
 
 /// Dead letters an agent keeps.
 const DEAD_LETTERS_KEPT: u64 = 100;
@@ -27,7 +27,7 @@ pub struct TickCommit {
     /// The envelope's place in the inbox, which must still hold it.
     pub seq: u64,
     /// Files of the agent's state.
-    pub files: Vec<(Path, Option<Vec<u8>>)>,
+    pub files: Vec<FileChange>,
     pub alarms: Vec<AlarmChange>,
     /// What goes out, signed where the signer is immediate.
     pub out: Vec<OutRow>,
@@ -72,16 +72,7 @@ impl TickCommit {
             }
         }
         leave_inbox(tx, &mut row, self.seq, &waiting, self.bucket)?;
-        for (path, content) in self.files {
-            let key = key::named(agent, path.as_str());
-            match content {
-                Some(content) => tx.put_bytes(Table::Files, key, content),
-                None => tx.remove(Table::Files, key),
-            }
-        }
-        for change in self.alarms {
-            set_alarm(tx, agent, &change.id, change.alarm.as_ref())?;
-        }
+        put_files(tx, agent, self.files, &self.alarms)?;
         let from = row.outbox_next;
         for item in &self.out {
             out::enqueue_row(tx, &mut row, item);
@@ -98,13 +89,50 @@ impl TickCommit {
     }
 }
 
+fn put_files(
+    tx: &mut Tx<'_>,
+    agent: AgentId,
+    files: Vec<FileChange>,
+    alarms: &[AlarmChange],
+) -> Result<(), BackendError> {
+    for (path, content) in files {
+        let key = key::named(agent, path.as_str());
+        match content {
+            Some(content) => tx.put_bytes(Table::Files, key, content),
+            None => tx.remove(Table::Files, key),
+        }
+    }
+    for change in alarms {
+        set_alarm(tx, agent, &change.id, change.alarm.as_ref())?;
+    }
+    Ok(())
+}
+
+/// Changes an agent's files from outside. No tick of it runs meanwhile: whoever writes has its turn.
+pub(super) fn change_files(
+    tx: &mut Tx<'_>,
+    agent: AgentId,
+    files: Vec<FileChange>,
+    alarms: Vec<AlarmChange>,
+) -> Result<Verdict, BackendError> {
+    let Some(mut row) = tx.get::<AgentRow>(Table::Agents, &key::agent(agent))? else {
+        return Ok(Verdict::NoAgent);
+    };
+    let written = files.iter().map(|(path, content)| (path.as_str(), content.as_deref()));
+    row.head.state = record::state_hash(&row.head.state, written);
+    row.version += 1;
+    put_files(tx, agent, files, &alarms)?;
+    tx.put(Table::Agents, key::agent(agent), &row);
+    Ok(Verdict::Done)
+}
+
 /// Puts an envelope at the end of the inbox; the caller stores the row.
 pub(super) fn enqueue(tx: &mut Tx<'_>, row: &mut AgentRow, envelope: Envelope, is_strangers: bool) -> u64 {
     let seq = row.inbox_next;
     row.inbox_next += 1;
     row.inbox_depth += 1;
     row.inbox_strangers += u32::from(is_strangers);
-    let waiting = Waiting { envelope, is_strangers, failures: 0, crashes: 0 };
+    let waiting = Waiting { envelope, is_strangers, failures: 0, crashes: 0, journaled: false };
     tx.put(Table::Inbox, key::numbered(row.id, seq), &waiting);
     seq
 }
@@ -150,8 +178,8 @@ pub(super) fn drop_oldest(tx: &mut Tx<'_>, row: &mut AgentRow) -> Result<Option<
 }
 
 /// Keeps an envelope as a dead letter; the caller stores the row.
-pub(super) fn bury(tx: &mut Tx<'_>, row: &mut AgentRow, envelope: Envelope, reason: String, at_ms: u64) {
-    tx.put(Table::DeadLetters, key::numbered(row.id, row.dead_next), &DeadLetter { envelope, reason, at_ms });
+pub(super) fn bury(tx: &mut Tx<'_>, row: &mut AgentRow, letter: DeadLetter) {
+    tx.put(Table::DeadLetters, key::numbered(row.id, row.dead_next), &letter);
     if let Some(old) = row.dead_next.checked_sub(DEAD_LETTERS_KEPT) {
         tx.remove(Table::DeadLetters, key::numbered(row.id, old));
     }
@@ -165,6 +193,8 @@ pub struct Failed {
     pub seq: u64,
     /// For the dead letter.
     pub reason: String,
+    /// What its runs did outside, which stays done.
+    pub effects: Vec<Value>,
     /// Failures are the program's; crashes are the process's, and are counted apart.
     pub is_crash: bool,
     /// At this many the envelope is given up and the agent's lifecycle becomes the one given.
@@ -201,7 +231,13 @@ impl Failed {
             return Ok(Verdict::Done);
         }
         leave_inbox(tx, &mut row, self.seq, &waiting, None)?;
-        bury(tx, &mut row, waiting.envelope, self.reason.clone(), self.at_ms);
+        let letter = DeadLetter {
+            envelope: waiting.envelope,
+            reason: self.reason.clone(),
+            at_ms: self.at_ms,
+            effects: self.effects,
+        };
+        bury(tx, &mut row, letter);
         row.failures += 1;
         let from = row.outbox_next;
         match self.told {

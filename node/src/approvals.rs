@@ -1,0 +1,305 @@
+//! Consent: changes that somebody must agree to before they are made (DESIGN section 7).
+//!
+//! A tick that asks for such a change is refused with `approval_required`, and the change is *frozen*: a row with
+//! everything needed to make it later, which lands with the tick. The node, in its own name, sends the approvers a
+//! message with a code that the agent cannot read. An approver answers the node (`answer`); on a yes the node makes
+//! the frozen change once, under its original key (`perform`), and the agent finds the reply in an envelope.
+
+mod answer;
+mod perform;
+mod words;
+
+use std::sync::Arc;
+
+use oa_nips::files::Code;
+use oa_nips::hex::{Hash, Hex};
+use oa_nips::mail::{Draft, Protocol};
+use oa_nips::nostr::{EventId, PublicKey};
+use oa_nips::port::RowWrite;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use answer::{Answered, Said, answer, decided, is_code_of_a_waiting, read};
+pub(crate) use perform::start;
+
+use crate::agent::AgentId;
+use crate::agent::envelope::{EnvelopeId, Origin};
+use crate::agent::manifest::{Category, Manifest};
+use crate::codes;
+use crate::keyring::Keyring;
+use crate::namespace::service::{Change, Context, Subject};
+use crate::namespace::{Consent, Error, Path};
+use crate::store::Store;
+use crate::store::backend::BackendError;
+use crate::store::row::{AgentRow, Blob, Outgoing};
+use crate::store::write::Write;
+
+/// The space of approvals among the store's rows.
+pub(crate) const SPACE: &str = "approvals";
+/// How long an approver has, in milliseconds.
+pub const VALID_MS: u64 = 24 * 3600 * 1000;
+/// How long an approval is remembered, and its code not used again, in milliseconds.
+pub const KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Approvals of one agent that wait at once.
+pub const WAITING_MAX: usize = 20;
+/// Approvals of a node that are remembered.
+pub const REMEMBERED_MAX: usize = 10_000;
+
+/// A frozen change, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Approval {
+    /// Eight hexadecimal digits.
+    pub(crate) id: String,
+    /// Who wants it.
+    pub(crate) agent: AgentId,
+    /// The envelope in whose tick it was asked for, and who is answered.
+    pub(crate) envelope: EnvelopeId,
+    pub(crate) origin: Option<Origin>,
+    /// Names the change: the key it would have had in the tick.
+    pub(crate) key: Hash,
+    /// Where, in the agent's tree.
+    pub(crate) path: String,
+    /// What.
+    pub(crate) change: Frozen,
+    pub(crate) category: Category,
+    /// Milliseconds since 1970.
+    pub(crate) asked_at_ms: u64,
+    pub(crate) expires_at_ms: u64,
+    /// SHA-256 of the code.
+    pub(crate) code: Hash,
+    /// The messages that asked, to which a reaction is an answer.
+    pub(crate) messages: Vec<EventId>,
+    pub(crate) state: Stage,
+}
+
+/// How far an approval is, named by what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// Waits for an approver.
+    Waiting,
+    /// Waits for the node to make the change.
+    Granted { by: PublicKey },
+    /// Waits for the change to end: it may have been made.
+    Doing { by: PublicKey },
+    /// Waits for nothing.
+    Done,
+    /// Waits for nothing: somebody said no.
+    Denied { by: PublicKey },
+    /// Waits for nothing: nobody said anything.
+    Expired,
+}
+
+impl Stage {
+    /// The word for it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Granted { .. } => "granted",
+            Self::Doing { .. } => "doing",
+            Self::Done => "done",
+            Self::Denied { .. } => "denied",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A change at rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Frozen {
+    pub(crate) verb: String,
+    #[serde(default)]
+    pub(crate) body: Blob,
+    /// Where it is moved to, within the mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<String>,
+}
+
+impl Frozen {
+    fn of(change: &Change) -> Self {
+        let to = match change {
+            Change::Rename(to) => Some(to.to_string()),
+            _ => None,
+        };
+        Self { verb: change.verb().to_owned(), body: Blob(change.body().to_vec()), to }
+    }
+
+    /// The change again; nothing if the row is of a later release.
+    pub(crate) fn thaw(&self) -> Option<Change> {
+        let body = self.body.0.clone();
+        Some(match self.verb.as_str() {
+            "write" => Change::Write(body),
+            "append" => Change::Append(body),
+            "call" => Change::Call(body),
+            "mkdir" => Change::Mkdir,
+            "remove" => Change::Remove,
+            "rename" => Change::Rename(self.to.as_deref()?.parse().ok()?),
+            _ => return None,
+        })
+    }
+}
+
+/// An approval with the version of its row.
+pub(crate) type Versioned = (u64, Approval);
+
+/// Every approval that is remembered.
+pub(crate) fn all(store: &Store) -> Result<Vec<Versioned>, BackendError> {
+    let rows = store.rows(SPACE, "", REMEMBERED_MAX)?;
+    let parse = |(_, row): (String, oa_nips::port::Row)| {
+        Some((row.version, serde_json::from_slice(&row.value).ok()?))
+    };
+    Ok(rows.into_iter().filter_map(parse).collect())
+}
+
+/// The approval of an id.
+pub(crate) fn get(store: &Store, id: &str) -> Result<Option<Versioned>, BackendError> {
+    let Some(row) = store.row(SPACE, id)? else { return Ok(None) };
+    Ok(serde_json::from_slice(&row.value).ok().map(|approval| (row.version, approval)))
+}
+
+/// The write that moves an approval on; it fails if somebody else has.
+pub(crate) fn put((expect_version, approval): &Versioned) -> Write {
+    let value = serde_json::to_vec(approval).ok();
+    let (space, key) = (SPACE.to_owned(), approval.id.clone());
+    Write::Row(RowWrite { space, key, expect_version: *expect_version, value })
+}
+
+/// What a change is, for autonomy: nothing for the agent's own files and answers.
+pub fn category(path: &Path, change: &Change) -> Option<Category> {
+    let mut parts = path.components();
+    match (parts.next()?, parts.next()) {
+        ("nostr", Some("publish" | "dm")) => Some(Category::SendMessage),
+        ("http" | "ws", _) => Some(Category::ExternalApi),
+        ("children", _) => Some(Category::CreateAgent),
+        ("goals", _) => Some(Category::ModifyGoals),
+        ("tools", _) => Some(Category::ExecuteCode),
+        ("workspace", _) if !matches!(change, Change::Call(_)) => Some(Category::WriteFile),
+        ("wallet", Some("pay")) => Some(Category::SpendMoney),
+        _ => None,
+    }
+}
+
+/// Freezes what needs consent.
+#[derive(Debug)]
+pub(crate) struct Freezer {
+    pub(crate) store: Store,
+    pub(crate) keyring: Arc<dyn Keyring>,
+    /// Those the node's configuration lets consent for any agent.
+    pub(crate) approvers: Vec<PublicKey>,
+    pub(crate) time: Arc<dyn crate::time::Time>,
+}
+
+impl Freezer {
+    /// Whom an agent's wishes are put before: owner, approvers of its manifest and of the node.
+    fn approvers(&self, row: &AgentRow, manifest: &Manifest) -> Vec<PublicKey> {
+        let listed = manifest.roles.approvers.iter().map(|npub| npub.0);
+        let mut all: Vec<PublicKey> =
+            row.owner.into_iter().chain(listed).chain(self.approvers.iter().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn freeze_now(
+        &self,
+        cx: &Context<'_>,
+        subject: &Subject<'_>,
+        path: &Path,
+        change: &Change,
+        category: Category,
+    ) -> Result<(Vec<Write>, String), Error> {
+        let io = |error: BackendError| Error::io(path, error.to_string());
+        let approvers = self.approvers(subject.row, subject.manifest);
+        if approvers.is_empty() {
+            let reason = format!("{category} needs consent, and the agent has no owner to ask");
+            return Err(Error::new(Code::PermissionDenied, path, reason));
+        }
+        let known = all(&self.store).map_err(io)?;
+        let is_waiting = |(_, old): &&Versioned| old.agent == subject.row.id && old.state == Stage::Waiting;
+        if known.iter().filter(is_waiting).count() >= WAITING_MAX || known.len() >= REMEMBERED_MAX {
+            return Err(Error::new(Code::RateLimited, path, format!("{WAITING_MAX} wishes wait for consent already")));
+        }
+        let code = loop {
+            let code = codes::code();
+            if known.iter().all(|(_, old)| old.code != codes::digest(&code)) {
+                break code;
+            }
+        };
+        // The messages are dated by the node: an approver reads them now, whenever the envelope came.
+        let now_ms = self.time.now_ms();
+        let mut approval = Approval {
+            id: Hex::<4>(cx.key.first_chunk().copied().unwrap_or_default()).to_string(),
+            agent: subject.row.id,
+            envelope: cx.wake.map_or(Hash::ZERO, |wake| wake.envelope.id),
+            origin: cx.wake.and_then(|wake| wake.envelope.origin.clone()),
+            key: Hex(cx.key),
+            path: path.to_string(),
+            change: Frozen::of(change),
+            category,
+            asked_at_ms: now_ms,
+            expires_at_ms: now_ms + VALID_MS,
+            code: codes::digest(&code),
+            messages: Vec::new(),
+            state: Stage::Waiting,
+        };
+        let node = self.keyring.node().public_key();
+        let mut sends = Vec::new();
+        for approver in approvers {
+            let text = words::ask(&approval, subject.row, cx.wake, &code);
+            let draft = Draft { auto_hop: 1, ..Draft::text(approver, text, now_ms) };
+            approval.messages.extend(draft.rumor(node).id);
+            let mail = Outgoing::Mail { draft, protocol: Protocol::Nip17, relay: None };
+            sends.push(Write::Send(AgentId::NODE, Box::new(mail), now_ms));
+        }
+        let id = approval.id.clone();
+        let mut writes = vec![put(&(0, approval))];
+        writes.extend(sends);
+        Ok((writes, id))
+    }
+}
+
+impl Consent for Freezer {
+    fn freeze(&self, cx: &Context<'_>, path: &Path, change: &Change) -> Option<(Vec<Write>, Error)> {
+        let subject = cx.subject?;
+        let category = category(path, change)?;
+        if !subject.manifest.autonomy.asks(category) {
+            return None;
+        }
+        Some(match self.freeze_now(cx, &subject, path, change, category) {
+            Ok((writes, id)) => {
+                let reason = format!("{category} needs consent: asked as /approvals/{id}.json");
+                (writes, Error::new(Code::ApprovalRequired, path, reason))
+            }
+            Err(refusal) => (Vec::new(), refusal),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_change_is_follows_from_its_path() {
+        let of = |path: &str| category(&path.parse().unwrap(), &Change::Write(Vec::new()));
+        assert_eq!(of("/memory/x"), None);
+        assert_eq!(of("/nostr/publish"), Some(Category::SendMessage));
+        assert_eq!(of("/nostr/subscriptions/a.json"), None);
+        assert_eq!(of("/children/new"), Some(Category::CreateAgent));
+        assert_eq!(of("/goals/a.json"), Some(Category::ModifyGoals));
+    }
+
+    #[test]
+    fn what_was_frozen_thaws_as_it_was() {
+        for change in [
+            Change::Write(b"x".to_vec()),
+            Change::Append(Vec::new()),
+            Change::Call(vec![0, 255]),
+            Change::Mkdir,
+            Change::Remove,
+            Change::Rename("/b".parse().unwrap()),
+        ] {
+            let json = serde_json::to_string(&Frozen::of(&change)).unwrap();
+            assert_eq!(serde_json::from_str::<Frozen>(&json).unwrap().thaw(), Some(change));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Makes what was granted, once; lets what nobody answered expire; tells the agent either way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use oa_nips::files::Code;
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Approval, KEPT_MS, SPACE, Stage, Versioned, all, put};
+use crate::agent::envelope::{Envelope, Kind, Trust};
+use crate::engine::hooks::After;
+use crate::engine::shared::Shared;
+use crate::engine::world;
+use crate::namespace::rights::Role;
+use crate::namespace::service::{Change, Class, Context, Effect, LookUp, Subject, Wake};
+use crate::namespace::{Error, Path};
+use crate::store::backend::BackendError;
+use crate::store::write::{Poke, Verdict, Write};
+
+/// How often it is looked for what has expired.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Starts performing; `kick` wakes it, `cancel` ends it after what it is at.
+pub(crate) fn start(shared: Arc<Shared>, kick: Arc<Notify>, cancel: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = kick.notified() => {}
+                _ = every.tick() => {}
+            }
+            if let Err(error) = round(&shared).await {
+                tracing::warn!(%error, "approvals are looked at again later");
+            }
+        }
+    })
+}
+
+async fn round(shared: &Shared) -> Result<(), BackendError> {
+    let now_ms = shared.time.now_ms();
+    for (version, approval) in all(&shared.store)? {
+        match &approval.state {
+            Stage::Waiting if approval.expires_at_ms <= now_ms => {
+                let over = Approval { state: Stage::Expired, ..approval };
+                finish(shared, (version, over), Err(denial("nobody consented in time")), Effect::default()).await?;
+            }
+            Stage::Granted { .. } | Stage::Doing { .. } => perform(shared, (version, approval)).await?,
+            Stage::Denied { by } if !is_told(&approval) => {
+                tracing::debug!(%by, id = approval.id, "consent denied");
+                finish(shared, (version, approval), Err(denial("consent was denied")), Effect::default()).await?;
+            }
+            Stage::Done | Stage::Expired | Stage::Denied { .. } => {
+                if approval.asked_at_ms + KEPT_MS < now_ms {
+                    let (space, key) = (SPACE.to_owned(), approval.id);
+                    let gone = oa_nips::port::RowWrite { space, key, expect_version: version, value: None };
+                    shared.store.write(Write::Row(gone)).await?;
+                }
+            }
+            Stage::Waiting => {}
+        }
+    }
+    Ok(())
+}
+
+/// A denial is told once; the change is let go of then.
+fn is_told(approval: &Approval) -> bool {
+    approval.change.verb.is_empty()
+}
+
+fn denial(reason: &str) -> Error {
+    Error::new(Code::PermissionDenied, "/", reason)
+}
+
+async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), BackendError> {
+    let Some(row) = shared.store.agent(approval.agent)? else { return Ok(()) };
+    if !row.lifecycle.ticks() {
+        // Whoever stopped the agent stopped this too; it goes on with the agent, or expires.
+        return Ok(());
+    }
+    let manifest = shared.manifests.get(&shared.store, row.id, row.version)?;
+    let _turn = shared.turns.of(row.id).await;
+    let files = world::Files { store: shared.store.clone(), agent: row.id };
+    let mounts = shared.mounts.of(&manifest);
+    let asked = Envelope {
+        id: approval.envelope,
+        origin: approval.origin.clone(),
+        ..Envelope::from_node(Kind::Approval, "", approval.asked_at_ms)
+    };
+    let cx = Context {
+        role: Role::Agent,
+        caller: row.pubkey,
+        subject: Some(Subject { row: &row, manifest: &manifest, state: &files }),
+        wake: Some(Wake { envelope: &asked, trust: Trust::Node }),
+        now_ms: shared.time.now_ms(),
+        key: approval.key.0,
+    };
+    let found = approval.path.parse::<Path>().ok().and_then(|path| Some((mounts.find(&path).ok()?, path)));
+    let (Some((found, path)), Some(change)) = (found, approval.change.thaw()) else {
+        let gone = Error::not_found(&approval.path);
+        return finish(shared, done(version, approval), Err(gone), Effect::default()).await;
+    };
+    if let Err(error) = found.allow(&path, &change) {
+        return finish(shared, done(version, approval), Err(error), Effect::default()).await;
+    }
+    let service = &found.mount.service;
+    match service.class(&found.rest, &change) {
+        Class::Transactional => match service.change(&cx, &found.rest, &change).await {
+            Ok(mut effect) => {
+                let reply = std::mem::take(&mut effect.reply);
+                finish(shared, done(version, approval), Ok(reply), effect).await
+            }
+            Err(error) => finish(shared, done(version, approval), Err(error.at(&path)), Effect::default()).await,
+        },
+        class => {
+            let (version, outcome) = match &approval.state {
+                Stage::Granted { by } => {
+                    let doing = Approval { state: Stage::Doing { by: *by }, ..approval.clone() };
+                    if shared.store.write(put(&(version, doing))).await? != Verdict::Done {
+                        return Ok(());
+                    }
+                    (version + 1, service.act(&cx, &found.rest, &change).await)
+                }
+                // Begun by a process that died.
+                _ => (version, recover(service.as_ref(), &cx, &found.rest, &change, class).await),
+            };
+            finish(shared, done(version, approval), outcome.map_err(|error| error.at(&path)), Effect::default()).await
+        }
+    }
+}
+
+async fn recover(
+    service: &dyn crate::namespace::service::FileService,
+    cx: &Context<'_>,
+    path: &Path,
+    change: &Change,
+    class: Class,
+) -> Result<Vec<u8>, Error> {
+    let unknown = || Error::new(Code::OutcomeUnknown, path, "was begun before a crash; nobody knows how it ended");
+    match class {
+        Class::Transactional | Class::Idempotent => service.act(cx, path, change).await,
+        Class::AtMostOnce => Err(unknown()),
+        Class::Queryable => match service.look_up(cx, path, change).await? {
+            LookUp::Done(reply) => Ok(reply),
+            LookUp::Failed(error) => Err(error),
+            LookUp::NotDone => service.act(cx, path, change).await,
+            LookUp::Unknown => Err(unknown()),
+        },
+    }
+}
+
+fn done(version: u64, approval: Approval) -> Versioned {
+    (version, Approval { state: Stage::Done, ..approval })
+}
+
+/// Lands the end of an approval with its effect and the envelope that tells of it.
+async fn finish(
+    shared: &Shared,
+    (version, mut approval): Versioned,
+    outcome: Result<Vec<u8>, Error>,
+    effect: Effect,
+) -> Result<(), BackendError> {
+    let now_ms = shared.time.now_ms();
+    let told = match &outcome {
+        Ok(reply) => json!({
+            "outcome": "done",
+            "reply": std::str::from_utf8(reply).ok(),
+            "reply_base64": STANDARD.encode(reply),
+        }),
+        Err(error) if matches!(approval.state, Stage::Denied { .. } | Stage::Expired) => {
+            json!({ "outcome": approval.state.name(), "reason": error.reason })
+        }
+        Err(error) => json!({ "outcome": "failed", "error": error.code, "reason": error.reason }),
+    };
+    let mut data = json!({ "id": approval.id, "path": approval.path, "verb": approval.change.verb });
+    if let (Some(data), Some(told)) = (data.as_object_mut(), told.as_object()) {
+        data.extend(told.clone());
+    }
+    let agent = approval.agent;
+    let envelope = Envelope {
+        origin: approval.origin.clone(),
+        data: Some(data),
+        ..Envelope::from_node(Kind::Approval, &format!("approval:{agent}:{}:{version}", approval.id), now_ms)
+    };
+    // What was asked is not kept longer than it is needed.
+    approval.change = super::Frozen { verb: String::new(), body: Default::default(), to: None };
+    let Effect { files, out, mut writes, .. } = effect;
+    let (files, alarms) = world::split(files, now_ms, None);
+    if !files.is_empty() || !alarms.is_empty() {
+        writes.push(Write::Files(agent, files, alarms));
+    }
+    writes.extend(out.into_iter().map(|item| Write::Send(agent, Box::new(item), now_ms)));
+    writes.push(put(&(version, approval)));
+    writes.push(Write::Poke(Box::new(Poke { agent, envelope })));
+    let after = After::of(&writes);
+    let verdicts = shared.store.commit(writes).await?;
+    if verdicts.iter().any(Verdict::stops_unit) {
+        tracing::debug!(?verdicts, "an approval has changed meanwhile");
+        return Ok(());
+    }
+    shared.hooks.landed(after, &verdicts, &shared.outbox);
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! What follows writes that have landed: inboxes are looked into, outboxes sent, addresses listened to.
+
+use std::fmt::Debug;
+use std::sync::OnceLock;
+
+use oa_nips::nostr::PublicKey;
+
+use crate::agent::AgentId;
+use crate::approvals;
+use crate::outbox::Outbox;
+use crate::store::write::{AgentChange, Verdict, Write};
+
+/// The parts of a node that are told.
+pub(crate) trait Told: Debug + Send + Sync {
+    /// Something is in an agent's inbox, or it may tick again.
+    fn arrived(&self, agent: AgentId);
+
+    /// There is a new agent.
+    fn created(&self, agent: AgentId, key: PublicKey);
+
+    /// An agent is gone.
+    fn removed(&self, agent: AgentId, key: PublicKey);
+
+    /// An approval was asked for, or decided.
+    fn approvals(&self);
+}
+
+/// Tells the parts of a node once they are there.
+#[derive(Debug, Default)]
+pub(crate) struct Hooks(OnceLock<Box<dyn Told>>);
+
+/// What is to be told about a unit, noted before the store takes it.
+#[derive(Debug, Default)]
+pub(crate) struct After {
+    arrived: Vec<AgentId>,
+    created: Vec<(AgentId, PublicKey)>,
+    approvals: bool,
+}
+
+impl After {
+    /// What these writes will be followed by.
+    pub(crate) fn of(writes: &[Write]) -> Self {
+        let mut after = Self::default();
+        for write in writes {
+            match write {
+                Write::Poke(poke) => after.arrived.push(poke.agent),
+                Write::ChangeAgent(id, AgentChange::Lifecycle(..) | AgentChange::Manifest(_)) => {
+                    after.arrived.push(*id);
+                }
+                Write::Row(row) if row.space == approvals::SPACE => after.approvals = true,
+                Write::CreateAgent(new) => after.created.push((new.id, new.pubkey)),
+                _ => {}
+            }
+        }
+        after
+    }
+}
+
+impl Hooks {
+    /// Sets who is told; once.
+    pub(crate) fn set(&self, told: Box<dyn Told>) {
+        // A second setting would be a bug of the wiring, and the first holds.
+        let _ = self.0.set(told);
+    }
+
+    /// The unit has landed with these verdicts.
+    pub(crate) fn landed(&self, after: After, verdicts: &[Verdict], outbox: &Outbox) {
+        outbox.nudge_landed(verdicts);
+        let Some(told) = self.0.get() else { return };
+        for (agent, key) in after.created {
+            told.created(agent, key);
+            told.arrived(agent);
+        }
+        if after.approvals {
+            told.approvals();
+        }
+        after.arrived.into_iter().for_each(|agent| told.arrived(agent));
+    }
+
+    /// An agent is gone.
+    pub(crate) fn removed(&self, agent: AgentId, key: PublicKey) {
+        if let Some(told) = self.0.get() {
+            told.removed(agent, key);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Mail to the node itself: answers to what it asked its approvers. And the codes of such answers in mail to agents,
+//! which no agent may see.
+
+use oa_nips::mail::{Draft, Protocol};
+use oa_nips::nostr::ToBech32;
+
+use crate::agent::AgentId;
+use crate::agent::mailbox::Refusal;
+use crate::approvals::{self, Answered, Said, Stage, Versioned};
+use crate::mailin::decide::{Case, Decided};
+use crate::namespace::rights::Role;
+use crate::store::backend::BackendError;
+use crate::store::row::Outgoing;
+use crate::store::write::{Answer, Write};
+
+/// What becomes of a message to the node.
+pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
+    if case.mail.author == case.row.pubkey {
+        return Ok(case.settle(Answer::Own));
+    }
+    let all = approvals::all(&case.shared.store)?;
+    // Somebody who may consent to nothing gets no answer, not even that there is nothing.
+    let mut theirs = Vec::new();
+    for approval in all {
+        if may(case, &approval)? {
+            theirs.push(approval);
+        }
+    }
+    let role = case.shared.roles.anywhere(case.shared, &case.mail.author)?;
+    if role < Role::Approver {
+        return Ok(case.refuse(Refusal::NotAllowed));
+    }
+    let said = approvals::read(case.mail);
+    if said == Said::Else && case.mail.auto_hop > 0 {
+        return Ok(case.refuse(Refusal::NotAllowed));
+    }
+    let (text, write) = match approvals::answer(&said, case.mail, theirs, |_| true, case.now_ms) {
+        Answered::Nothing(reason) => (format!("Nothing was done: {reason}."), None),
+        Answered::Decided(approval) => {
+            let (_, decided) = &*approval;
+            let did = match decided.state {
+                Stage::Granted { .. } => "Granted: it is done now, once",
+                _ => "Denied: nothing is done",
+            };
+            let (verb, path) = (&decided.change.verb, &decided.path);
+            (format!("{did}. (wish {}: {verb} {path})", decided.id), Some(approvals::put(&approval)))
+        }
+    };
+    let mut settled = case.settle(Answer::Say { reply: case.reply(text) });
+    settled.also.extend(write);
+    // What is granted must be on disk before the next answer is judged by it.
+    settled.is_policy = true;
+    Ok(settled)
+}
+
+/// Whether the author may decide about an approval now.
+fn may(case: &Case<'_>, (_, approval): &Versioned) -> Result<bool, BackendError> {
+    let shared = case.shared;
+    let Some(row) = shared.store.agent(approval.agent)? else { return Ok(false) };
+    let manifest = shared.manifests.get(&shared.store, row.id, row.version)?;
+    Ok(shared.roles.in_agent(&case.mail.author, &row, &manifest) >= Role::Approver)
+}
+
+/// Keeps a code that waits from reaching an agent: its sender is told, by the node, that the code is not for it.
+pub(super) fn stop_code(case: &Case<'_>) -> Result<Option<Decided>, BackendError> {
+    let Some(text) = case.mail.text() else { return Ok(None) };
+    // Codes are short; the long texts that most mail is made of need not be looked through word by word.
+    if !text.chars().any(|c| c.is_ascii_alphanumeric()) {
+        return Ok(None);
+    }
+    let waiting = approvals::all(&case.shared.store)?;
+    if waiting.is_empty() || !approvals::is_code_of_a_waiting(text, &waiting) {
+        return Ok(None);
+    }
+    let name = &case.row.name;
+    let node = case.shared.keyring.node().public_key().to_bech32().unwrap_or_default();
+    let text = format!(
+        "You sent a code of mine to {name}. {name} did not get it, and nothing was done: codes are for me ({node}) alone. \
+         Answer here with yes CODE or no CODE, and be wary if {name} asked you for it."
+    );
+    let draft = Draft { auto_hop: 1, ..Draft::text(case.mail.author, text, case.now_ms) };
+    let mail = Outgoing::Mail { draft, protocol: Protocol::Nip17, relay: case.relay.cloned() };
+    let mut settled = case.refuse(Refusal::Code);
+    settled.also.push(Write::Send(AgentId::NODE, Box::new(mail), case.now_ms));
+    Ok(Some(settled))
+}

@@ -1,0 +1,70 @@
+//! The file servers: one for every file of an agent's tree and of the node's.
+//!
+//! A server is made once and serves all agents; whose tree it is comes with the call. [`mounts`] is the tree that
+//! every agent has; a manifest can take from it and add what operators have put under `/srv`.
+
+mod about;
+mod approvals;
+mod creator;
+mod ctl;
+mod file;
+mod kept;
+mod node;
+mod program;
+mod state;
+
+use std::sync::Arc;
+
+use crate::namespace::mount::Mounts;
+use crate::namespace::path::Path;
+use crate::namespace::service::FileType;
+use crate::operator::Roles;
+use crate::store::Store;
+use crate::time::Time;
+
+pub(crate) use approvals::Approvals;
+pub(crate) use creator::Creator;
+pub(crate) use ctl::claim;
+pub(crate) use file::OneFile;
+pub(crate) use node::node_mounts;
+pub(crate) use state::StateFolder;
+
+/// What file servers stand on.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) time: Arc<dyn Time>,
+    /// The node's own relays.
+    pub(crate) relays: Arc<[String]>,
+    pub(crate) roles: Roles,
+}
+
+/// A path that is written in this program.
+pub(crate) fn at(path: &'static str) -> Path {
+    path.parse().expect("paths of this program are paths")
+}
+
+/// The tree of every agent.
+pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
+    let mut mounts = own_files();
+    about::mount(&mut mounts, parts);
+    ctl::mount(&mut mounts, parts, creator);
+    program::mount(&mut mounts, creator);
+    kept::mount(&mut mounts, parts);
+    mounts.mount(at("/approvals"), Arc::new(Approvals::new(parts)), "consent");
+    mounts
+}
+
+/// The agent's own files.
+pub(crate) fn own_files() -> Mounts {
+    let mut mounts = Mounts::default();
+    mounts.mount(at("/memory"), Arc::new(StateFolder::new(at("/memory"))), "state");
+    mounts.mount(at("/tmp"), Arc::new(StateFolder::new(at("/tmp"))), "scratch");
+    let goals = StateFolder::checked(at("/goals"), state::check_goal);
+    mounts.mount(at("/goals"), Arc::new(goals), "state");
+    let schedule = StateFolder::checked(at("/schedule"), state::check_alarm);
+    mounts.mount(at("/schedule"), Arc::new(schedule), "alarms");
+    let reply = OneFile::append(|_, _| Box::pin(async { Ok(Default::default()) })).fixed();
+    mounts.mount_file(at("/reply"), FileType::Append, Arc::new(reply), "reply");
+    mounts
+}

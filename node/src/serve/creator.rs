@@ -1,0 +1,64 @@
+//! New agents: numbers that never return, keys, profiles.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use oa_nips::hex::Hex;
+use oa_nips::nostr::{PublicKey, RelayUrl, Timestamp};
+
+use crate::agent::AgentId;
+use crate::agent::manifest::Manifest;
+use crate::codes;
+use crate::engine::Programs;
+use crate::keyring::Keyring;
+use crate::profiles;
+use crate::store::Store;
+use crate::store::backend::BackendError;
+use crate::store::write::{NewAgent, Write};
+
+/// Makes agents.
+#[derive(Debug)]
+pub(crate) struct Creator {
+    keyring: Arc<dyn Keyring>,
+    programs: Programs,
+    /// What agents name as their relays.
+    pub(crate) published: Vec<RelayUrl>,
+    /// The next number. One that was taken and not used is lost, and there are 2^31.
+    next: AtomicU32,
+}
+
+impl Creator {
+    /// A creator that goes on after the store's last agent.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub(crate) fn new(
+        store: &Store,
+        keyring: Arc<dyn Keyring>,
+        programs: Programs,
+        published: Vec<RelayUrl>,
+    ) -> Result<Self, BackendError> {
+        let next = AtomicU32::new(store.next_agent_id()?.0);
+        Ok(Self { keyring, programs, published, next })
+    }
+
+    /// Checks that a manifest can be run here.
+    ///
+    /// # Errors
+    /// A sentence that names the key.
+    pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), String> {
+        manifest.check().map_err(|error| format!("manifest: {error}"))?;
+        self.programs.check(&manifest.program).map_err(|error| format!("manifest: program: {error}"))
+    }
+
+    /// The write that creates an agent of this manifest, which was checked, and what it will be called by.
+    pub(crate) fn create(&self, manifest: Manifest, now_ms: u64) -> (AgentId, PublicKey, Write) {
+        let id = AgentId(self.next.fetch_add(1, Ordering::Relaxed));
+        let pubkey = self.keyring.agent(id).public_key();
+        let at = Timestamp::from_secs(now_ms / 1000);
+        let profile = profiles::events(&manifest, pubkey, &self.published, at);
+        let session = codes::random().first_chunk().copied().map_or(Hex::ZERO, Hex);
+        let new = NewAgent { id, pubkey, manifest, session, at_ms: now_ms, profile };
+        (id, pubkey, Write::CreateAgent(Box::new(new)))
+    }
+}

@@ -1,0 +1,137 @@
+//! `/ctl`, `/manifest`, `/program`, `/inbox/new`: what owners and operators do to an agent, and a little that it may do
+//! to itself.
+
+use std::sync::Arc;
+
+use oa_nips::files::Code;
+use oa_nips::hex::Hex;
+use oa_nips::mail::Protocol;
+use oa_nips::nostr::PublicKey;
+use serde_json::json;
+
+use super::creator::Creator;
+use super::{OneFile, Parts, at};
+use crate::agent::Lifecycle;
+use crate::agent::envelope::{Envelope, Kind, Origin};
+use crate::agent::manifest::Manifest;
+use crate::codes;
+use crate::namespace::error::Error;
+use crate::namespace::mount::Mounts;
+use crate::namespace::rights::Role;
+use crate::namespace::service::{Change, Context, Effect, FileType, Subject};
+use crate::profiles;
+use crate::store::row::Claim;
+use crate::store::write::{AgentChange, Poke, Write};
+
+/// How long a claim code is good, in milliseconds.
+pub(crate) const CLAIM_MS: u64 = 10 * 60 * 1000;
+
+pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Arc<Creator>) {
+    let ctl = OneFile::call(|cx, change| Box::pin(async move { ctl(cx, text(change)?) }));
+    mounts.mount_file(at("/ctl"), FileType::Call, Arc::new(ctl), "control");
+    let new = OneFile::append(|cx, change| Box::pin(async move { put_in_inbox(cx, change.body()) }));
+    mounts.mount_file(at("/inbox/new"), FileType::Append, Arc::new(new), "a message");
+    let creator = creator.clone();
+    let read = |cx: &Context<'_>| Ok(cx.subject()?.manifest.to_toml().into_bytes());
+    let manifest = OneFile::value(read).taking(move |cx, change| {
+        let creator = creator.clone();
+        Box::pin(async move { set_manifest(cx, &creator, text(change)?) })
+    });
+    mounts.mount_file(at("/manifest"), FileType::Value, Arc::new(manifest), "manifest");
+    let _ = parts;
+}
+
+/// What was written, as text.
+pub(super) fn text(change: &Change) -> Result<&str, Error> {
+    std::str::from_utf8(change.body()).map_err(|_| Error::invalid("/", "what is sent is not UTF-8"))
+}
+
+/// A fresh claim: the code to show, and what is stored of it.
+pub(crate) fn claim(now_ms: u64) -> (String, Claim) {
+    let code = codes::code();
+    let claim = Claim { digest: codes::digest(&code), expires_at_ms: now_ms + CLAIM_MS, misses: 0 };
+    (code, claim)
+}
+
+fn ctl(cx: &Context<'_>, command: &str) -> Result<Effect, Error> {
+    let row = cx.subject()?.row;
+    let (verb, argument) = command.trim().split_once(' ').unwrap_or((command.trim(), ""));
+    if cx.role == Role::Agent && !matches!(verb, "tick" | "hibernate" | "stop") {
+        return Err(Error::new(Code::PermissionDenied, "/ctl", format!("{verb} is for owner and operator")));
+    }
+    if row.lifecycle == Lifecycle::Terminated {
+        return Err(Error::new(Code::Unavailable, "/ctl", format!("{} is terminated", row.name)));
+    }
+    let lifecycle = |lifecycle| Write::ChangeAgent(row.id, AgentChange::Lifecycle(lifecycle, None));
+    let poke = |kind, name: &str| {
+        let name = format!("{name}:{}:{}", row.id, Hex(cx.key));
+        let envelope = Envelope::from_node(kind, &name, cx.now_ms);
+        Write::Poke(Box::new(Poke { agent: row.id, envelope }))
+    };
+    let mut said = json!({ "name": row.name, "did": verb });
+    let write = match verb {
+        "tick" | "wake" => poke(Kind::Poke, "poke"),
+        "hibernate" => poke(Kind::Sleep, "sleep"),
+        "stop" => lifecycle(Lifecycle::Stopped),
+        "resume" => lifecycle(Lifecycle::Active),
+        "remove" => Write::ChangeAgent(row.id, AgentChange::Remove),
+        "allow" | "deny" => {
+            let peer = PublicKey::parse(argument.trim())
+                .map_err(|_| Error::invalid("/ctl", format!("{verb} takes an npub, not {argument:?}")))?;
+            Write::ChangeAgent(row.id, AgentChange::Allow(peer, verb == "allow"))
+        }
+        "claim" => {
+            let (code, claim) = claim(cx.now_ms);
+            said = json!({ "name": row.name, "did": verb, "code": code, "expires_at": claim.expires_at_ms / 1000 });
+            Write::ChangeAgent(row.id, AgentChange::Claim(claim))
+        }
+        "disown" => Write::ChangeAgent(row.id, AgentChange::Owner(None)),
+        _ => {
+            let known =
+                "tick, wake, hibernate, stop, resume, remove, claim, disown, allow NPUB, deny NPUB";
+            return Err(Error::invalid("/ctl", format!("{verb:?} is none of {known}")));
+        }
+    };
+    Ok(Effect::write(write, said.to_string()))
+}
+
+/// A message from whoever asks: `{"text": "…"}`. Its answer goes there by direct message.
+fn put_in_inbox(cx: &Context<'_>, body: &[u8]) -> Result<Effect, Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct New {
+        text: String,
+    }
+    let New { text } = serde_json::from_slice(body)
+        .map_err(|error| Error::invalid("/inbox/new", format!(r#"takes {{"text": "..."}}: {error}"#)))?;
+    let origin = Origin { peer: cx.caller, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
+    let name = format!("op:{}:{}", cx.caller, Hex(cx.key));
+    let envelope =
+        Envelope { origin: Some(origin), text, ..Envelope::from_node(Kind::Dm, &name, cx.now_ms) };
+    let reply = json!({ "id": envelope.id }).to_string();
+    Ok(Effect::write(Write::Poke(Box::new(Poke { agent: cx.subject()?.row.id, envelope })), reply))
+}
+
+/// A new manifest: the next tick runs under it, and the profile follows.
+fn set_manifest(cx: &Context<'_>, creator: &Creator, text: &str) -> Result<Effect, Error> {
+    let Subject { row, .. } = cx.subject()?;
+    let invalid = |reason: String| Error::invalid("/manifest", reason);
+    let manifest = Manifest::parse(text).map_err(|error| invalid(format!("manifest: {error}")))?;
+    creator.check(&manifest).map_err(invalid)?;
+    if manifest.name != row.name {
+        return Err(invalid(format!("manifest: name: {} cannot be renamed", row.name)));
+    }
+    change_manifest(cx, creator, manifest)
+}
+
+/// The effect of a manifest that was checked.
+pub(super) fn change_manifest(
+    cx: &Context<'_>,
+    creator: &Creator,
+    manifest: Manifest,
+) -> Result<Effect, Error> {
+    let row = cx.subject()?.row;
+    let mut writes = profiles::publish(row, &manifest, &creator.published, cx.now_ms);
+    writes.push(Write::ChangeAgent(row.id, AgentChange::Manifest(Box::new(manifest))));
+    Ok(Effect { writes, ..Effect::default() })
+}

@@ -1,0 +1,77 @@
+//! The node's own tree: `/agents/new` and `/node/…`.
+
+use std::sync::Arc;
+
+use oa_nips::nostr::{PublicKey, ToBech32};
+use serde_json::{Value, json};
+
+use super::creator::Creator;
+use super::ctl::text;
+use super::{OneFile, Parts, at};
+use crate::agent::manifest::{Manifest, Npub};
+use crate::drivers::nostr::Pool;
+use crate::namespace::error::Error;
+use crate::namespace::mount::Mounts;
+use crate::namespace::service::{Context, Effect, FileType};
+
+/// Names counted at once.
+const NAMES: usize = 100_000;
+
+/// The tree of a node whose key is `node`.
+pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, node: PublicKey) -> Mounts {
+    let mut mounts = Mounts::default();
+    let by = creator.clone();
+    let new = OneFile::call(move |cx, change| {
+        let by = by.clone();
+        Box::pin(async move { create(cx, &by, text(change)?) })
+    });
+    mounts.mount_file(at("/agents/new"), FileType::Call, Arc::new(new), "creates an agent");
+    let (store, pool) = (parts.store.clone(), pool.clone());
+    let all = {
+        let pool = pool.clone();
+        OneFile::value(move |_| Ok(json!(relays(&pool)).to_string().into_bytes()))
+    };
+    mounts.mount_file(at("/node/relays"), FileType::Value, Arc::new(all), "relays");
+    let status = OneFile::value(move |_| {
+        let io = |error: crate::store::backend::BackendError| Error::io("/node/status", error.to_string());
+        let status = json!({
+            "npub": node.to_bech32().unwrap_or_default(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "agents": store.names(NAMES).map_err(io)?.len(),
+            "floor": store.floor_s().map_err(io)?,
+            "relays": relays(&pool),
+        });
+        Ok(status.to_string().into_bytes())
+    });
+    mounts.mount_file(at("/node/status"), FileType::Value, Arc::new(status), "status");
+    mounts.mount(at("/approvals"), Arc::new(super::Approvals::new(parts)), "consent");
+    let version = OneFile::value(|_| Ok(env!("CARGO_PKG_VERSION").as_bytes().to_vec()));
+    mounts.mount_file(at("/node/version"), FileType::Value, Arc::new(version), "version");
+    mounts
+}
+
+fn create(cx: &Context<'_>, creator: &Creator, text: &str) -> Result<Effect, Error> {
+    let invalid = |reason: String| Error::invalid("/agents/new", reason);
+    let mut manifest = Manifest::parse(text).map_err(|error| invalid(format!("manifest: {error}")))?;
+    // Who creates an agent owns it, unless the manifest says who does.
+    manifest.owner.get_or_insert(Npub(cx.caller));
+    creator.check(&manifest).map_err(invalid)?;
+    let name = manifest.name.clone();
+    let (_, pubkey, write) = creator.create(manifest, cx.now_ms);
+    let reply = json!({ "name": name, "npub": pubkey.to_bech32().unwrap_or_default() });
+    Ok(Effect::write(write, reply.to_string()))
+}
+
+fn relays(pool: &Pool) -> Vec<Value> {
+    let line = |relay: crate::drivers::nostr::RelayStatus| {
+        json!({
+            "url": relay.url,
+            "connected": relay.connected,
+            "since": relay.since_s,
+            "subscriptions": relay.subscriptions,
+            "unlistened": relay.unlistened,
+            "error": relay.last_error,
+        })
+    };
+    pool.status().into_iter().map(line).collect()
+}

@@ -1,0 +1,52 @@
+//! A tick's journal: lines that are on disk before the world is touched, under the conditions of the tick.
+
+use crate::agent::AgentId;
+use crate::agent::envelope::EnvelopeId;
+use crate::namespace::journal::Line;
+use crate::store::backend::{BackendError, Table};
+use crate::store::row::{AgentRow, JournalRow, Waiting, key};
+use crate::store::unit::Tx;
+use crate::store::write::Verdict;
+
+/// Lines of one tick's journal.
+#[derive(Debug, Clone)]
+pub struct Journaled {
+    pub agent: AgentId,
+    /// The envelope's place in the inbox.
+    pub seq: u64,
+    /// Its name.
+    pub envelope: EnvelopeId,
+    /// The lease under which the tick runs.
+    pub lease_epoch: u64,
+    /// The ordinal of the first line.
+    pub first: u32,
+    pub lines: Vec<Line>,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl Journaled {
+    /// `Stale` when the tick may no longer run: then it must touch nothing.
+    pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
+        let Some(row) = tx.get::<AgentRow>(Table::Agents, &key::agent(self.agent))? else {
+            return Ok(Verdict::NoAgent);
+        };
+        let inbox = key::numbered(self.agent, self.seq);
+        let waiting = tx.get::<Waiting>(Table::Inbox, &inbox)?;
+        let Some(mut waiting) = waiting.filter(|waiting| waiting.envelope.id == self.envelope) else {
+            return Ok(Verdict::Stale);
+        };
+        if row.lease_epoch != self.lease_epoch || !row.lifecycle.ticks() {
+            return Ok(Verdict::Stale);
+        }
+        if !waiting.journaled {
+            waiting.journaled = true;
+            tx.put(Table::Inbox, inbox, &waiting);
+        }
+        for (ordinal, line) in (self.first..).zip(self.lines) {
+            let key = key::journal_line(self.agent, &self.envelope, ordinal);
+            tx.put(Table::Journal, key, &JournalRow { line, at_ms: self.at_ms });
+        }
+        Ok(Verdict::Done)
+    }
+}
