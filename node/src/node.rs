@@ -22,6 +22,9 @@ use crate::engine::hooks::Hooks;
 use crate::engine::shared::{Manifests, Mounted, Programs, Shared};
 use crate::engine::turns::Turns;
 use crate::keyring::{Addresses, Keyring};
+use crate::namespace::Path;
+use crate::namespace::path::PathError;
+use crate::namespace::service::{FileService, FileType};
 use crate::notice::{Notice, Notices};
 use crate::operator::{Admin, Herald, Roles, Server};
 use crate::outbox::{Carrier, Directory};
@@ -59,6 +62,8 @@ pub struct Config {
     pub allow_private: Vec<String>,
     /// The programs agents can run.
     pub programs: Programs,
+    /// Call files that every agent finds under `/tools`, by name.
+    pub tools: Vec<(String, Arc<dyn FileService>)>,
 }
 
 impl Config {
@@ -75,6 +80,7 @@ impl Config {
             dormant_after: Duration::from_secs(300),
             allow_private: Vec::new(),
             programs: Programs::default(),
+            tools: Vec::new(),
         }
     }
 }
@@ -99,6 +105,8 @@ pub struct Parts {
 pub enum StartError {
     #[error("no relay is configured")]
     NoRelay,
+    #[error("{name:?} cannot name a tool")]
+    Tool { name: String, source: PathError },
     #[error("the store does not answer")]
     Store(#[from] BackendError),
     #[error("this store belongs to another node: it was made with {stored}, the seed gives {ours}")]
@@ -190,6 +198,12 @@ impl Node {
         let published = config.published.clone();
         let creator = serve::Creator::new(&store, keyring.clone(), config.programs.clone(), published)?;
         let creator = Arc::new(creator);
+        let mut every = serve::mounts(&parts, &creator);
+        for (name, tool) in config.tools {
+            let at = Path::root().join("tools").and_then(|tools| tools.join(&name));
+            let at = at.map_err(|reason| StartError::Tool { name, source: reason })?;
+            every.mount_file(at, FileType::Call, tool, "tool");
+        }
         let shared = Arc::new(Shared {
             store,
             keyring,
@@ -198,7 +212,7 @@ impl Node {
             directory,
             outbox,
             running,
-            mounts: Mounted { every: Arc::new(serve::mounts(&parts, &creator)) },
+            mounts: Mounted { every: Arc::new(every) },
             turns: Turns::default(),
             hooks: Hooks::default(),
             consent: Arc::new(freezer),

@@ -1,6 +1,7 @@
 //! A host folder against whoever shares the machine: nothing leads out of it, and nothing in it blocks.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -152,10 +153,10 @@ async fn links_lead_nowhere() {
     assert_eq!(links.count(), 7, "and no link was replaced");
 }
 
-/// Swaps two names all the time until it is dropped.
+/// Swaps two names all the time until it is stopped.
 struct Swapping {
     is_over: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<u64>>,
+    thread: std::thread::JoinHandle<u64>,
 }
 
 impl Swapping {
@@ -170,12 +171,12 @@ impl Swapping {
             }
             swaps
         };
-        Self { is_over, thread: Some(std::thread::spawn(swap)) }
+        Self { is_over, thread: std::thread::spawn(swap) }
     }
 
-    fn stop(mut self) -> u64 {
+    fn stop(self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
+        self.thread.join().unwrap()
     }
 }
 

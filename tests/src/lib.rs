@@ -4,6 +4,7 @@
 //! - [`mod@bench`]: the program `oa-bench`
 //! - [`client`]: a small Nostr client that can also send what no client should
 //! - [`crash`]: kills node and relay until every phase was hit; the program `oa-crash`
+//! - [`effects`]: kills a node around calls that reach outside; the program `oa-effects`
 //! - [`local`]: a node in this process, with a program and a signer that misbehave when told to
 //! - [`proxy`]: a websocket proxy that counts, loses and cuts
 //! - [`secrets`]: searches output and files for keys
@@ -12,6 +13,7 @@
 pub mod bench;
 pub mod client;
 pub mod crash;
+pub mod effects;
 pub mod local;
 pub mod proxy;
 pub mod secrets;

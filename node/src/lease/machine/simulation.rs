@@ -428,7 +428,7 @@ impl World {
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
-    let times = (20_000..600_000u64, 20_000..900_000u64, 10..2000u64);
+    let times = (20_000..600_000u64, 20_000..900_000u64, 10..2700u64);
     (any::<u64>(), 2..=3usize, 1..=4usize, 0..40u64, 0..20u64, times, any::<bool>()).prop_map(
         |(seed, nodes, relays, lost, late, (dies_every_ms, outage_every_ms, slow_ms), is_deaf)| Weather {
             seed,

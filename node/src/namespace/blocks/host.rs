@@ -73,7 +73,7 @@ pub enum Access {
 pub enum Follow {
     /// No.
     Nothing,
-    /// Yes, up to 1,000 folders deep and wide.
+    /// Yes, in the first 1,000 folders.
     Changes,
 }
 
@@ -110,21 +110,17 @@ impl Host {
     /// [`OpenError`]
     pub async fn open(folder: impl Into<std::path::PathBuf>, config: Config) -> Result<Self, OpenError> {
         let folder = folder.into();
+        let shown = folder.display().to_string();
+        let unfollowed = |source| OpenError::Follow { path: shown.clone(), source };
         let opening = tokio::task::spawn_blocking(move || {
             let root = Arc::new(Root::open(&folder, config)?);
-            let notices = match config.follow {
-                Follow::Changes => Some(
-                    follow::Notices::open(Arc::clone(&root))
-                        .map_err(|source| OpenError::Follow { path: folder.display().to_string(), source })?,
-                ),
-                Follow::Nothing => None,
-            };
-            Ok((root, notices))
+            let follow = config.follow == Follow::Changes;
+            let notices = follow.then(|| follow::Notices::open(Arc::clone(&root)));
+            Ok::<_, OpenError>((root, notices))
         });
         let (root, notices) = opening.await.map_err(|_| OpenError::Ending)??;
-        let follower = notices.map(Follower::start).transpose();
-        let follower =
-            follower.map_err(|source| OpenError::Follow { path: "the folder".to_owned(), source })?;
+        let notices = notices.transpose().map_err(unfollowed)?;
+        let follower = notices.map(Follower::start).transpose().map_err(unfollowed)?;
         Ok(Self { config, root, follower, calls: Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX)) })
     }
 

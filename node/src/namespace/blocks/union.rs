@@ -42,7 +42,7 @@ impl Union {
     }
 
     /// The layers from the top, by number.
-    fn from_top(&self) -> impl Iterator<Item = (usize, &Arc<dyn FileService>)> {
+    fn top_down(&self) -> impl Iterator<Item = (usize, &Arc<dyn FileService>)> {
         self.layers.iter().map(|(_, service)| service).enumerate().rev()
     }
 
@@ -58,7 +58,7 @@ impl Union {
         cx: &Context<'_>,
         path: &Path,
     ) -> Result<(usize, &Arc<dyn FileService>, Stat), Error> {
-        for (number, service) in self.from_top() {
+        for (number, service) in self.top_down() {
             match service.stat(cx, path).await {
                 Ok(stat) => return Ok((number, service, stat)),
                 // A file in the way hides what lower layers have beneath it, unless a folder hides the file.
@@ -113,7 +113,7 @@ impl Union {
 
     /// Refuses what would not be gone when one layer no longer has it.
     async fn check_alone(&self, cx: &Context<'_>, number: usize, path: &Path) -> Result<(), Error> {
-        for (other, service) in self.from_top() {
+        for (other, service) in self.top_down() {
             if other != number && *path != Path::root() && service.stat(cx, path).await.is_ok() {
                 let reason = "another part has it too, which is only read";
                 return Err(Error::new(Code::PermissionDenied, path, reason));
@@ -160,7 +160,7 @@ impl FileService for Union {
                 return Err(Error::not_dir(path));
             }
             let mut merged = BTreeMap::new();
-            for (_, service) in self.from_top() {
+            for (_, service) in self.top_down() {
                 match service.list(cx, path).await {
                     Ok(stats) => stats.into_iter().for_each(|stat| {
                         merged.entry(stat.name.clone()).or_insert(stat);
@@ -186,7 +186,7 @@ impl FileService for Union {
     /// before it is asked.
     fn class(&self, path: &Path, change: &Change) -> Class {
         if matches!(change, Change::Call(_)) {
-            let mut classes = self.from_top().map(|(_, service)| service.class(path, change));
+            let mut classes = self.top_down().map(|(_, service)| service.class(path, change));
             return classes.find(|class| *class != Class::Transactional).unwrap_or(Class::Transactional);
         }
         self.writable(path).map_or(Class::Transactional, |(_, service)| service.class(path, change))
@@ -212,13 +212,13 @@ impl FileService for Union {
 
     /// That of the top-most layer which tells of the path.
     fn watch(&self, cx: &Context<'_>, path: &Path) -> Result<Watch, Error> {
-        let told = self.from_top().find_map(|(_, service)| service.watch(cx, path).ok());
+        let told = self.top_down().find_map(|(_, service)| service.watch(cx, path).ok());
         told.ok_or_else(|| Error::new(Code::Unavailable, path, "cannot be watched"))
     }
 
     /// That of the top-most layer which has let something go.
     fn start(&self, cx: &Context<'_>, path: &Path) -> u64 {
-        self.from_top().map(|(_, service)| service.start(cx, path)).find(|start| *start > 0).unwrap_or(0)
+        self.top_down().map(|(_, service)| service.start(cx, path)).find(|start| *start > 0).unwrap_or(0)
     }
 }
 

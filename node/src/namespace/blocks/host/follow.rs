@@ -138,20 +138,26 @@ impl Notices {
     }
 
     async fn run(self, fd: AsyncFd<Inotify>) {
+        let this = Arc::new(self);
         loop {
             let Ok(mut ready) = fd.readable().await else { return };
-            match self.read() {
-                Ok(notices) => notices.into_iter().for_each(|notice| self.apply(&notice)),
+            match this.read() {
+                Ok(notices) => {
+                    let this = Arc::clone(&this);
+                    // Following a new folder waits for the disk.
+                    let applying = move || notices.iter().for_each(|notice| this.apply(notice));
+                    if tokio::task::spawn_blocking(applying).await.is_err() {
+                        return;
+                    }
+                }
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(errno) => {
                     tracing::warn!(%errno, "a host folder is no longer followed");
-                    self.told.missed();
+                    this.told.missed();
                     return;
                 }
             }
-            // A folder that never rests must not keep the others waiting.
-            tokio::task::yield_now().await;
         }
     }
 
@@ -195,15 +201,33 @@ impl Notices {
         }
         if is_dir && notice.what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
             // What it got before it was followed is told as if it came now.
-            match self.follow_one(&path) {
-                Ok(()) => self.follow_beneath(path.clone(), |found| self.told.changed(found)),
-                Err(errno) => tracing::debug!(%path, %errno, "a new folder is not followed"),
+            if self.follow_one(&path).is_ok() {
+                self.follow_beneath(path.clone(), |found| self.told.changed(found));
             }
         }
         self.told.changed(&path);
     }
 
     fn follow_one(&self, path: &Path) -> Result<(), Errno> {
+        let done = self.add(path);
+        match done {
+            // It is gone again, or no folder any more.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(errno) => {
+                let mut followed = self.told.followed();
+                if !followed.is_partial {
+                    tracing::warn!(%path, %errno, FOLDERS_MAX, "not all of a host folder is followed");
+                }
+                followed.is_partial = true;
+            }
+        }
+        done
+    }
+
+    fn add(&self, path: &Path) -> Result<(), Errno> {
+        if self.told.followed().folders.len() >= FOLDERS_MAX {
+            return Err(Errno::NOSPC);
+        }
         let fd = self.root.fd(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
         let what = WatchFlags::CREATE
             | WatchFlags::DELETE
@@ -226,24 +250,11 @@ impl Notices {
             for stat in stats {
                 let Ok(path) = folder.join(&stat.name) else { continue };
                 found(&path);
-                if stat.file_type != FileType::Dir {
-                    continue;
-                }
-                if self.told.followed().folders.len() >= FOLDERS_MAX {
-                    self.give_up(&path);
-                } else if self.follow_one(&path).is_ok() {
+                if stat.file_type == FileType::Dir && self.follow_one(&path).is_ok() {
                     waiting.push(path);
                 }
             }
         }
-    }
-
-    fn give_up(&self, path: &Path) {
-        let mut followed = self.told.followed();
-        if !followed.is_partial {
-            tracing::warn!(%path, FOLDERS_MAX, "too many folders to follow all");
-        }
-        followed.is_partial = true;
     }
 
     /// No longer follows a folder that went elsewhere, and those in it.
