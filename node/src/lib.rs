@@ -24,7 +24,7 @@ pub mod outbox;
 mod profiles;
 pub mod program;
 mod publisher;
-mod serve;
+pub mod serve;
 pub mod signer;
 pub mod store;
 pub mod time;

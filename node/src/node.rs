@@ -3,6 +3,7 @@
 //! The only way in is a relay. Whoever runs a node (a command line, a test) starts it, listens to its notices, and
 //! shuts it down; everything else comes as events.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
 use crate::engine::running::{Running, Slot};
 use crate::agent::AgentId;
 use crate::engine::hooks::Hooks;
-use crate::engine::shared::{Manifests, Mounted, Programs, Shared};
+use crate::engine::shared::{Manifests, Programs, Shared};
 use crate::engine::turns::Turns;
 use crate::keyring::{Addresses, Keyring};
 use crate::namespace::Path;
@@ -62,6 +63,8 @@ pub struct Config {
     pub allow_private: Vec<String>,
     /// The programs agents can run.
     pub programs: Programs,
+    /// What manifests may mount, by its name under `/srv`.
+    pub srv: BTreeMap<String, serve::Srv>,
     /// Call files that every agent finds under `/tools`, by name.
     pub tools: Vec<(String, Arc<dyn FileService>)>,
 }
@@ -81,6 +84,7 @@ impl Config {
             allow_private: Vec::new(),
             programs: Programs::default(),
             tools: Vec::new(),
+            srv: BTreeMap::new(),
         }
     }
 }
@@ -194,7 +198,7 @@ impl Node {
             approvers: config.approvers.clone(),
             time: time.clone(),
         };
-        let parts = serve::Parts { store: store.clone(), time: time.clone(), relays, roles: roles.clone() };
+        let parts = serve::Parts { store: store.clone(), time: time.clone(), relays, roles: roles.clone(), srv: Arc::new(config.srv.clone()) };
         let published = config.published.clone();
         let creator = serve::Creator::new(&store, keyring.clone(), config.programs.clone(), published)?;
         let creator = Arc::new(creator);
@@ -204,6 +208,8 @@ impl Node {
             let at = at.map_err(|reason| StartError::Tool { name, source: reason })?;
             every.mount_file(at, FileType::Call, tool, "tool");
         }
+        let mounted = Arc::new(serve::Mounted::new(every, (*parts.srv).clone()));
+        creator.set_mounted(mounted.clone());
         let shared = Arc::new(Shared {
             store,
             keyring,
@@ -212,7 +218,7 @@ impl Node {
             directory,
             outbox,
             running,
-            mounts: Mounted { every: Arc::new(every) },
+            mounts: mounted,
             turns: Turns::default(),
             hooks: Hooks::default(),
             consent: Arc::new(freezer),

@@ -11,8 +11,10 @@ mod file;
 mod kept;
 mod node;
 mod program;
+mod srv;
 mod state;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::namespace::mount::Mounts;
@@ -27,6 +29,8 @@ pub(crate) use creator::Creator;
 pub(crate) use ctl::claim;
 pub(crate) use file::OneFile;
 pub(crate) use node::node_mounts;
+pub(crate) use srv::Mounted;
+pub use srv::Srv;
 pub(crate) use state::StateFolder;
 
 /// What file servers stand on.
@@ -37,6 +41,8 @@ pub(crate) struct Parts {
     /// The node's own relays.
     pub(crate) relays: Arc<[String]>,
     pub(crate) roles: Roles,
+    /// What operators let manifests mount.
+    pub(crate) srv: Arc<BTreeMap<String, Srv>>,
 }
 
 /// A path that is written in this program.

@@ -5,9 +5,14 @@ use std::fmt;
 use oa_nips::nostr::PublicKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::namespace::Path;
+use crate::namespace::mount::Access;
+
 /// Most public keys in an allowlist.
 pub const ALLOW_MAX: usize = 1000;
 
+/// Most mounts of its own.
+pub const MOUNTS_MAX: usize = 32;
 /// Most people with a role.
 pub const ROLES_MAX: usize = 100;
 
@@ -32,6 +37,9 @@ pub struct Manifest {
     /// What it may do without asking.
     #[serde(default)]
     pub autonomy: Autonomy,
+    /// What its tree has besides, or lacks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountSpec>,
     /// Who may write to it.
     #[serde(default)]
     pub dm: Dm,
@@ -118,6 +126,46 @@ impl Autonomy {
             Level::SemiAutonomous => self.require_approval.contains(&category),
             Level::Autonomous => false,
         }
+    }
+}
+
+/// `[[mounts]]`: changes what a path of the agent's tree allows, or mounts what operators have put under `/srv`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountSpec {
+    /// Where: a mount of the tree, or a new one at or beneath `/workspace` or `/tools`.
+    pub path: String,
+    /// What, by its names under `/srv`; of several, later ones shadow earlier ones. Nothing changes the access of
+    /// what is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+    /// What it lets the agent do.
+    #[serde(default)]
+    pub access: Access,
+    /// Whether the agent's changes go over it, into its own state, and leave it as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cow: bool,
+    /// Whether changes that others make wake the agent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trigger: bool,
+}
+
+impl MountSpec {
+    /// The path; of a manifest that was checked, it is one.
+    pub fn at(&self) -> Path {
+        self.path.parse().unwrap_or_else(|_| Path::root())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let path: Path = self.path.parse().map_err(|error| format!("{:?}: {error}", self.path))?;
+        let is_free = path.strip("/workspace").is_some() || path.strip("/tools").is_some();
+        if !self.from.is_empty() && (!is_free || path.as_str() == "/tools") {
+            return Err(format!("{path}: only /workspace, and what is beneath it or /tools, can be mounted on"));
+        }
+        if self.from.is_empty() && (self.cow || self.trigger) {
+            return Err(format!("{path}: cow and trigger need a from"));
+        }
+        Ok(())
     }
 }
 
@@ -230,6 +278,8 @@ pub enum ManifestError {
     Syntax(#[from] toml::de::Error),
     #[error("name: {0:?} is not 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")]
     Name(String),
+    #[error("mounts: {0}")]
+    Mount(String),
     #[error("roles: over {ROLES_MAX} people")]
     TooManyRoles,
     #[error("dm.allow: over {ALLOW_MAX} keys")]
@@ -247,6 +297,7 @@ impl Manifest {
             about: String::new(),
             owner: None,
             roles: Roles::default(),
+            mounts: Vec::new(),
             autonomy: Autonomy::default(),
             dm: Dm::default(),
             replies: Replies::default(),
@@ -283,6 +334,12 @@ impl Manifest {
         }
         if self.roles.approvers.len() + self.roles.viewers.len() > ROLES_MAX {
             return Err(ManifestError::TooManyRoles);
+        }
+        if self.mounts.len() > MOUNTS_MAX {
+            return Err(ManifestError::Mount(format!("over {MOUNTS_MAX} of them")));
+        }
+        for mount in &self.mounts {
+            mount.check().map_err(ManifestError::Mount)?;
         }
         if self.dm.allow.len() > ALLOW_MAX {
             return Err(ManifestError::AllowTooLong);

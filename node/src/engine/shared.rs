@@ -10,11 +10,11 @@ use crate::engine::turns::Turns;
 use crate::engine::hooks::Hooks;
 use crate::keyring::Keyring;
 use crate::namespace::Consent;
-use crate::namespace::mount::Mounts;
 use crate::notice::Notices;
 use crate::operator::Roles;
 use crate::outbox::{Directory, Outbox};
 use crate::program::{Agent, Concierge, Echo};
+use crate::serve::Mounted;
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::time::Time;
@@ -32,8 +32,8 @@ pub(crate) struct Shared {
     pub(crate) directory: Arc<Directory>,
     pub(crate) outbox: Outbox,
     pub(crate) running: Running,
-    /// The tree of every agent.
-    pub(crate) mounts: Mounted,
+    /// The trees of agents.
+    pub(crate) mounts: Arc<Mounted>,
     /// Who may change an agent's files now.
     pub(crate) turns: Turns,
     /// Who is asked before a change that needs consent.
@@ -44,20 +44,6 @@ pub(crate) struct Shared {
     pub(crate) hooks: Hooks,
     pub(crate) manifests: Manifests,
     pub(crate) programs: Programs,
-}
-
-/// The mount tables of agents.
-#[derive(Debug)]
-pub(crate) struct Mounted {
-    /// Of those whose manifest says nothing.
-    pub(crate) every: Arc<Mounts>,
-}
-
-impl Mounted {
-    /// The mount table under a manifest.
-    pub(crate) fn of(&self, _manifest: &Manifest) -> Arc<Mounts> {
-        self.every.clone()
-    }
 }
 
 /// Parsed manifests, by the agent's version.

@@ -29,6 +29,8 @@ use crate::time::Time;
 const ANSWERS: usize = 16;
 /// The longest time without a look at the clock: it may be set, and the machine may have slept.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a release waits for the relays beyond those that are enough. Half a second: they are mostly as fast.
+const REST: Duration = Duration::from_millis(500);
 
 /// What a lease is kept with.
 #[derive(Debug)]
@@ -186,6 +188,10 @@ impl Actor {
             };
             let actions = self.machine.apply(self.time.now_ms(), what);
             goes_on = self.perform(actions).await;
+        }
+        let others = async { while self.rounds.join_next().await.is_some() {} };
+        if is_ending && timeout_at(Instant::now() + REST, others).await.is_err() {
+            tracing::debug!("some relays have not taken the release yet");
         }
         let why = "the lease is not kept any more".to_owned();
         self.standing.send_if_modified(|standing| match standing {

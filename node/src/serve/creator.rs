@@ -1,6 +1,6 @@
 //! New agents: numbers that never return, keys, profiles.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use oa_nips::hex::Hex;
@@ -12,6 +12,7 @@ use crate::codes;
 use crate::engine::Programs;
 use crate::keyring::Keyring;
 use crate::profiles;
+use crate::serve::Mounted;
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::write::{NewAgent, Write};
@@ -25,6 +26,8 @@ pub(crate) struct Creator {
     pub(crate) published: Vec<RelayUrl>,
     /// The next number. One that was taken and not used is lost, and there are 2^31.
     next: AtomicU32,
+    /// What manifests can mount; set once the trees are made.
+    mounted: OnceLock<Arc<Mounted>>,
 }
 
 impl Creator {
@@ -39,7 +42,7 @@ impl Creator {
         published: Vec<RelayUrl>,
     ) -> Result<Self, BackendError> {
         let next = AtomicU32::new(store.next_agent_id()?.0);
-        Ok(Self { keyring, programs, published, next })
+        Ok(Self { keyring, programs, published, next, mounted: OnceLock::new() })
     }
 
     /// Checks that a manifest can be run here.
@@ -48,7 +51,15 @@ impl Creator {
     /// A sentence that names the key.
     pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), String> {
         manifest.check().map_err(|error| format!("manifest: {error}"))?;
-        self.programs.check(&manifest.program).map_err(|error| format!("manifest: program: {error}"))
+        self.programs.check(&manifest.program).map_err(|error| format!("manifest: program: {error}"))?;
+        let mounted = self.mounted.get().map_or(Ok(()), |mounted| mounted.check(manifest));
+        mounted.map_err(|error| format!("manifest: {error}"))
+    }
+
+    /// Sets what manifests can mount; once.
+    pub(crate) fn set_mounted(&self, mounted: Arc<Mounted>) {
+        // A second setting would be a bug of the wiring, and the first holds.
+        let _ = self.mounted.set(mounted);
     }
 
     /// The write that creates an agent of this manifest, which was checked, and what it will be called by.

@@ -44,6 +44,7 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
         Ok(status.to_string().into_bytes())
     });
     mounts.mount_file(at("/node/status"), FileType::Value, Arc::new(status), "status");
+    super::srv::mount(&mut mounts, &parts.srv);
     mounts.mount(at("/approvals"), Arc::new(super::Approvals::new(parts)), "consent");
     let version = OneFile::value(|_| Ok(env!("CARGO_PKG_VERSION").as_bytes().to_vec()));
     mounts.mount_file(at("/node/version"), FileType::Value, Arc::new(version), "version");
