@@ -7,12 +7,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::alarm;
-use crate::agent::envelope::{AlarmFired, Envelope};
+use crate::agent::envelope::{AlarmFired, Envelope, Heard};
 use crate::engine::Engine;
 use crate::engine::shared::Shared;
 use crate::store::backend::BackendError;
 use crate::store::read::Due;
 use crate::store::write::{AlarmFiring, Verdict, Write};
+
+/// Where an alarm that was set in the tick of an event keeps which: in place of who is answered, since nobody is.
+pub(crate) const HEARD: &str = "heard";
 
 /// Alarms fired in one go.
 const BATCH: usize = 256;
@@ -66,13 +69,15 @@ async fn fire_due(shared: &Shared, engine: &Engine) -> Result<bool, BackendError
 fn fire(shared: &Shared, due: &Due, now_ms: u64) -> Result<Option<Write>, BackendError> {
     let Some(alarm) = shared.store.alarm(due.agent, &due.id)? else { return Ok(None) };
     let fired = alarm::fire(&alarm, now_ms);
+    let heard = alarm.origin.as_ref().and_then(|origin| origin.get(HEARD)).cloned();
+    let heard: Option<Heard> = heard.and_then(|heard| serde_json::from_value(heard).ok());
     let origin = alarm.origin.clone().and_then(|origin| serde_json::from_value(origin).ok());
     let told = AlarmFired { id: due.id.clone(), due: fired.due_ms / 1000, missed: fired.missed };
     let firing = AlarmFiring {
         agent: due.agent,
         id: due.id.clone(),
         due_ms: due.due_ms,
-        envelope: Envelope::from_alarm(due.agent, told, alarm.text.clone(), origin, now_ms),
+        envelope: Envelope { heard, ..Envelope::from_alarm(due.agent, told, alarm.text.clone(), origin, now_ms) },
         next: fired.next,
     };
     Ok(Some(Write::Fire(Box::new(firing))))

@@ -427,7 +427,7 @@ impl Namespace {
             role: Role::Agent,
             caller: row.pubkey,
             subject: Some(Subject { row, manifest, state: &self.overlay }),
-            wake: Some(Wake { envelope, trust: self.pin.trust }),
+            wake: Some(Wake { envelope, trust: self.pin.trust, sent: &self.out }),
             now_ms: envelope.accepted_at_ms,
             key,
         }

@@ -22,7 +22,9 @@ use oa_nips::nostr::nips::nip04;
 use oa_nips::nostr::nips::nip44::v2;
 use oa_nips::nostr::util::BoxedFuture;
 use oa_nips::nostr::{Event, Keys, PublicKey, UnsignedEvent};
+use oa_nips::nostr::secp256k1::schnorr::Signature;
 use oa_nips::port::{Signer, SignerError};
+use oa_nips::signed::DataDigest;
 
 pub use cache::Conversations;
 pub use derive::DeriveError;
@@ -111,6 +113,10 @@ impl Signer for LocalSigner {
 
     fn sign(&self, event: UnsignedEvent) -> BoxedFuture<'_, Result<Event, SignerError>> {
         Box::pin(async move { self.sign_now(event) })
+    }
+
+    fn sign_data(&self, data: DataDigest) -> BoxedFuture<'_, Result<Signature, SignerError>> {
+        Box::pin(async move { Ok(data.sign(&self.keys)) })
     }
 
     fn nip44_encrypt<'a>(

@@ -2,6 +2,7 @@
 //!
 //! - [`world`]: homes, and the programs that run in them
 //! - [`mod@bench`]: the program `oa-bench`
+//! - [`caller`]: somebody who speaks the operator protocol frame by frame
 //! - [`client`]: a small Nostr client that can also send what no client should
 //! - [`crash`]: kills node and relay until every phase was hit; the program `oa-crash`
 //! - [`effects`]: kills a node around calls that reach outside; the program `oa-effects`
@@ -11,6 +12,7 @@
 //! - [`split`]: a server with relay and node apart
 
 pub mod bench;
+pub mod caller;
 pub mod client;
 pub mod crash;
 pub mod effects;

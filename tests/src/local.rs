@@ -14,6 +14,7 @@ use oa_node::drivers::nostr::RelaySpec;
 use oa_node::engine::Programs;
 use oa_node::engine::running::Running;
 use oa_node::keyring::{Addresses, Keyring, SeedKeyring};
+use oa_node::namespace::Namespace;
 use oa_node::node::{Config, Node, Parts};
 use oa_node::program::{Agent, Fault, Run, Tick};
 use oa_node::signer::Seed;
@@ -65,6 +66,10 @@ impl Agent for Actor {
                 "panic" => panic!("as asked"),
                 "fail" => Err(Fault::Failed("as asked".to_owned())),
                 "violate" => Err(Fault::Violation("as asked".to_owned())),
+                text if text.starts_with("do ") => {
+                    let said = act(&mut tick.ns, text).await;
+                    Ok(tick.ns.write("/reply", said.as_bytes()).await?)
+                }
                 text => {
                     self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
                     tick.ns.write("/reply", format!("You said: {text}").as_bytes()).await?;
@@ -72,6 +77,29 @@ impl Agent for Actor {
                 }
             }
         })
+    }
+}
+
+/// Does one thing with a file: `do VERB PATH [BODY]`; answers `did` and what came back, or `refused` and why.
+async fn act(ns: &mut Namespace, text: &str) -> String {
+    let mut words = text.splitn(4, ' ').skip(1);
+    let (verb, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let body = words.next().unwrap_or_default().as_bytes();
+    let done = match verb {
+        "read" => ns.read(path).await,
+        "list" => ns.list(path).await.map(|entries| {
+            let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
+            names.join(" ").into_bytes()
+        }),
+        "write" => ns.write(path, body).await.map(|()| Vec::new()),
+        "append" => ns.append(path, body).await.map(|()| Vec::new()),
+        "call" => ns.call(path, body).await,
+        "remove" => ns.remove(path).await.map(|()| Vec::new()),
+        _ => return format!("refused: {verb} is no verb"),
+    };
+    match done {
+        Ok(bytes) => format!("did: {}", String::from_utf8_lossy(&bytes).chars().take(2000).collect::<String>()),
+        Err(error) => format!("refused: {:?}: {error}", error.code),
     }
 }
 

@@ -3,7 +3,8 @@
 use oa_nips::hex::Hash;
 use oa_nips::mail::{Body, Mail, Protocol};
 use oa_nips::nostr::hashes::{Hash as _, sha256};
-use oa_nips::nostr::{EventId, PublicKey, RelayUrl, ToBech32};
+use oa_nips::nostr::{Event, EventId, PublicKey, RelayUrl, ToBech32};
+use oa_nips::template;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -36,6 +37,8 @@ pub enum Kind {
     Error,
     /// What became of a change that needed consent, in `data`.
     Approval,
+    /// A public event that a subscription of the agent heard, in `data`. It has no origin: nobody is answered.
+    Event,
 }
 
 /// Who is answered, and how: the sender of the mail that an envelope goes back to.
@@ -64,6 +67,17 @@ pub struct AlarmFired {
     pub missed: u64,
 }
 
+/// How an event came to the agent. Kept by the alarms of its tick, so that they are trusted no further than it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Whose event it is.
+    pub author: PublicKey,
+    /// The subscriptions that it matches.
+    pub subscriptions: Vec<String>,
+    /// The automatic messages and events that led to it.
+    pub auto_hop: u8,
+}
+
 /// One item of an inbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -75,7 +89,7 @@ pub struct Envelope {
     pub origin: Option<Origin>,
     /// What it says.
     pub text: String,
-    /// The JSON of a [`Kind::Message`], or what a reaction refers to.
+    /// The JSON of a [`Kind::Message`] or a [`Kind::Event`], or what a reaction refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
     /// The sender's claim of when, in milliseconds since 1970.
@@ -85,6 +99,9 @@ pub struct Envelope {
     /// Set for [`Kind::Alarm`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<AlarmFired>,
+    /// Set for [`Kind::Event`], and for alarms that the tick of one has set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Heard>,
 }
 
 /// How far an agent trusts who woke it.
@@ -116,7 +133,20 @@ impl Envelope {
         let origin = Origin { peer: mail.author, protocol, relay, mail: Some(mail.id), auto_hop };
         let id = oa_nips::hex::Hex(mail.id.to_bytes());
         let sent_at_ms = mail.sent_at_ms;
-        Self { id, kind, origin: Some(origin), text, data, sent_at_ms, accepted_at_ms, alarm: None }
+        Self { id, kind, origin: Some(origin), text, data, sent_at_ms, accepted_at_ms, alarm: None, heard: None }
+    }
+
+    /// The envelope of an event that these subscriptions heard. Its text is empty: an event is nothing that anybody
+    /// said to the agent.
+    pub fn from_event(event: &Event, subscriptions: Vec<String>, accepted_at_ms: u64) -> Self {
+        let heard = Heard { author: event.pubkey, subscriptions, auto_hop: template::auto_hop(event) };
+        Self {
+            id: oa_nips::hex::Hex(event.id.to_bytes()),
+            data: serde_json::to_value(event).ok(),
+            sent_at_ms: event.created_at.as_secs().saturating_mul(1000),
+            heard: Some(heard),
+            ..Self::from_node(Kind::Event, "", accepted_at_ms)
+        }
     }
 
     /// The envelope of an alarm: its id is `alarm:<id>:<due>`, so one firing is one envelope.
@@ -129,21 +159,40 @@ impl Envelope {
     ) -> Self {
         let id = hash(&format!("alarm:{agent}:{}:{}", fired.id, fired.due));
         let sent_at_ms = fired.due.saturating_mul(1000);
-        let kind = Kind::Alarm;
-        Self { id, kind, origin, text, data: None, sent_at_ms, accepted_at_ms: now_ms, alarm: Some(fired) }
+        let alarm = Some(fired);
+        Self { id, origin, text, sent_at_ms, alarm, ..Self::from_node(Kind::Alarm, "", now_ms) }
     }
 
     /// An envelope of the node's own making, unique by `name`.
     pub fn from_node(kind: Kind, name: &str, now_ms: u64) -> Self {
         let (origin, text) = (None, String::new());
         let id = hash(name);
-        Self { id, kind, origin, text, data: None, sent_at_ms: now_ms, accepted_at_ms: now_ms, alarm: None }
+        Self {
+            id,
+            kind,
+            origin,
+            text,
+            data: None,
+            sent_at_ms: now_ms,
+            accepted_at_ms: now_ms,
+            alarm: None,
+            heard: None,
+        }
     }
 
     /// Who sent it; nobody for alarms and the node's own.
     pub fn sender(&self) -> Option<PublicKey> {
+        if self.kind == Kind::Event {
+            return self.heard.as_ref().map(|heard| heard.author);
+        }
         let is_mail = matches!(self.kind, Kind::Dm | Kind::File | Kind::Reaction | Kind::Message);
         self.origin.as_ref().filter(|_| is_mail).map(|origin| origin.peer)
+    }
+
+    /// The automatic messages and events that led to it: what its tick sends counts one more.
+    pub fn auto_hop(&self) -> u8 {
+        let heard = self.heard.as_ref().map(|heard| heard.auto_hop);
+        self.origin.as_ref().map(|origin| origin.auto_hop).or(heard).unwrap_or(0)
     }
 
     /// The content of `/trigger`.
@@ -172,6 +221,7 @@ impl Envelope {
             "data": self.data,
             "origin": origin,
             "alarm": alarm,
+            "subscriptions": self.heard.as_ref().map(|heard| &heard.subscriptions),
         })
         .to_string()
         .into_bytes()

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use oa_nips::nostr::PublicKey;
+use oa_nips::nostr::{PublicKey, RelayUrl};
+use oa_nips::template;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::namespace::Path;
@@ -13,6 +14,12 @@ pub const ALLOW_MAX: usize = 1000;
 
 /// Most mounts of its own.
 pub const MOUNTS_MAX: usize = 32;
+/// Most kinds that an agent may publish.
+pub const KINDS_MAX: usize = 100;
+
+/// Most relays that an agent may ask besides the node's.
+pub const RELAYS_MAX: usize = 10;
+
 /// Most people with a role.
 pub const ROLES_MAX: usize = 100;
 
@@ -46,6 +53,9 @@ pub struct Manifest {
     /// How much it may answer.
     #[serde(default)]
     pub replies: Replies,
+    /// What it may say in public, and where it may look.
+    #[serde(default)]
+    pub nostr: Nostr,
     /// What becomes of its tick records.
     #[serde(default)]
     pub records: Publishing,
@@ -218,6 +228,23 @@ impl Default for Replies {
     }
 }
 
+/// `[nostr]`: what the agent may publish by itself, and which relays it may ask besides the node's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nostr {
+    /// Kinds of events; those in [`template::FORBIDDEN`] never.
+    pub kinds: Vec<u16>,
+    /// Relays that `/nostr/query` may name.
+    pub relays: Vec<RelayUrl>,
+}
+
+impl Default for Nostr {
+    /// Notes and articles.
+    fn default() -> Self {
+        Self { kinds: vec![1, 30_023], relays: Vec::new() }
+    }
+}
+
 /// Whether and how tick records leave the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -286,6 +313,12 @@ pub enum ManifestError {
     AllowTooLong,
     #[error("about: over 1,000 characters")]
     AboutTooLong,
+    #[error("nostr.kinds: {kind} is never published by an agent: {why}")]
+    KindForbidden { kind: u16, why: &'static str },
+    #[error("nostr.kinds: over {KINDS_MAX} kinds")]
+    TooManyKinds,
+    #[error("nostr.relays: over {RELAYS_MAX} relays")]
+    TooManyRelays,
 }
 
 impl Manifest {
@@ -301,6 +334,7 @@ impl Manifest {
             autonomy: Autonomy::default(),
             dm: Dm::default(),
             replies: Replies::default(),
+            nostr: Nostr::default(),
             records: Publishing::default(),
             overflow: Overflow::default(),
         }
@@ -347,12 +381,28 @@ impl Manifest {
         if self.about.chars().count() > 1000 {
             return Err(ManifestError::AboutTooLong);
         }
-        Ok(())
+        self.nostr.check()
     }
 
     /// The manifest as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Nostr {
+    fn check(&self) -> Result<(), ManifestError> {
+        if self.kinds.len() > KINDS_MAX {
+            return Err(ManifestError::TooManyKinds);
+        }
+        if self.relays.len() > RELAYS_MAX {
+            return Err(ManifestError::TooManyRelays);
+        }
+        let forbidden = |kind: &u16| template::forbidden(*kind).map(|why| (*kind, why));
+        match self.kinds.iter().find_map(forbidden) {
+            Some((kind, why)) => Err(ManifestError::KindForbidden { kind, why }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -372,6 +422,18 @@ mod tests {
         assert_eq!(manifest.dm.policy, Policy::Pairing);
         assert_eq!(manifest.replies.burst, 100);
         assert_eq!(Manifest::parse(&manifest.to_toml()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn kinds_that_are_never_published_cannot_be_listed() {
+        let of = |nostr: &str| Manifest::parse(&format!("name = \"alice\"\n[nostr]\n{nostr}\n"));
+        let manifest = of("kinds = [1, 7]\nrelays = [\"wss://relay.example\"]").unwrap();
+        assert_eq!((manifest.nostr.kinds.len(), manifest.nostr.relays.len()), (2, 1));
+        assert_eq!(Manifest::parse(&manifest.to_toml()).unwrap(), manifest);
+        assert_eq!(Manifest::parse("name = \"alice\"").unwrap().nostr.kinds, [1, 30_023]);
+        for bad in ["kinds = [1, 5]", "kinds = [22242]", "kinds = [65541]", "relays = [\"http://x\"]", "kind = [1]"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), 
         role: Role::Agent,
         caller: row.pubkey,
         subject: Some(Subject { row: &row, manifest: &manifest, state: &files }),
-        wake: Some(Wake { envelope: &asked, trust: Trust::Node }),
+        wake: Some(Wake { envelope: &asked, trust: Trust::Node, sent: &[] }),
         now_ms: shared.time.now_ms(),
         key: approval.key.0,
     };

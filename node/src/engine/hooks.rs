@@ -8,7 +8,8 @@ use oa_nips::nostr::PublicKey;
 use crate::agent::AgentId;
 use crate::approvals;
 use crate::outbox::Outbox;
-use crate::store::write::{AgentChange, Verdict, Write};
+use crate::store::write::{AgentChange, FileChange, Verdict, Write};
+use crate::subscriptions;
 
 /// The parts of a node that are told.
 pub(crate) trait Told: Debug + Send + Sync {
@@ -23,6 +24,9 @@ pub(crate) trait Told: Debug + Send + Sync {
 
     /// An approval was asked for, or decided.
     fn approvals(&self);
+
+    /// An agent's subscriptions have changed.
+    fn subscriptions(&self, agent: AgentId);
 }
 
 /// Tells the parts of a node once they are there.
@@ -35,6 +39,7 @@ pub(crate) struct After {
     arrived: Vec<AgentId>,
     created: Vec<(AgentId, PublicKey)>,
     approvals: bool,
+    subscriptions: Vec<AgentId>,
 }
 
 impl After {
@@ -49,10 +54,18 @@ impl After {
                 }
                 Write::Row(row) if row.space == approvals::SPACE => after.approvals = true,
                 Write::CreateAgent(new) => after.created.push((new.id, new.pubkey)),
+                Write::Commit(commit) => after.files(commit.agent, &commit.files),
+                Write::Files(agent, files, _) => after.files(*agent, files),
                 _ => {}
             }
         }
         after
+    }
+
+    fn files(&mut self, agent: AgentId, files: &[FileChange]) {
+        if files.iter().any(|(path, _)| path.as_str().starts_with(subscriptions::FOLDER)) {
+            self.subscriptions.push(agent);
+        }
     }
 }
 
@@ -74,6 +87,7 @@ impl Hooks {
         if after.approvals {
             told.approvals();
         }
+        after.subscriptions.into_iter().for_each(|agent| told.subscriptions(agent));
         after.arrived.into_iter().for_each(|agent| told.arrived(agent));
     }
 

@@ -125,9 +125,9 @@ async fn land(
     let Made { commit, writes } = made;
     let outcome = commit.record.fields.get("outcome").and_then(|o| o.as_str()).unwrap_or("done").to_owned();
     let seq = commit.record.header.seq;
-    let after = After::of(&writes);
     let mut unit = vec![Write::Commit(Box::new(commit))];
     unit.extend(writes);
+    let after = After::of(&unit);
     let verdicts = shared.store.commit(unit).await?;
     if verdicts.iter().any(Verdict::stops_unit) {
         // Something else changed the agent meanwhile: the envelope still waits, and runs on what is now.
@@ -148,6 +148,10 @@ fn trust(
     manifest: &Manifest,
     envelope: &Envelope,
 ) -> Result<Trust, BackendError> {
+    // Whoever wrote an event did not write to the agent.
+    if envelope.heard.is_some() {
+        return Ok(Trust::Stranger);
+    }
     let Some(origin) = &envelope.origin else { return Ok(Trust::Node) };
     let peer = shared.store.peer(row.id, &origin.peer)?.unwrap_or_default();
     let hearing = mailbox::hearing(manifest, row.owner.as_ref(), &peer, &origin.peer, u8::MAX);

@@ -64,6 +64,8 @@ pub struct Wake<'a> {
     pub envelope: &'a Envelope,
     /// How far its sender is trusted.
     pub trust: Trust,
+    /// What the tick has sent so far; it goes out with the commit.
+    pub sent: &'a [Outgoing],
 }
 
 impl<'a> Context<'a> {

@@ -18,6 +18,7 @@ use crate::operator::roles::Roles;
 use crate::serve::Creator;
 use crate::store::row::AgentRow;
 use crate::store::write::Verdict;
+use crate::subscriptions::Subscriptions;
 
 /// What answers operators.
 #[derive(Debug)]
@@ -62,6 +63,7 @@ pub(crate) struct Herald {
     pub(crate) addresses: Arc<Addresses>,
     /// Wakes who makes what was consented to.
     pub(crate) approvals: Arc<Notify>,
+    pub(crate) subscriptions: Arc<Subscriptions>,
 }
 
 impl Told for Herald {
@@ -78,7 +80,12 @@ impl Told for Herald {
         self.approvals.notify_one();
     }
 
-    fn removed(&self, _agent: AgentId, key: PublicKey) {
+    fn subscriptions(&self, agent: AgentId) {
+        self.subscriptions.refresh(agent);
+    }
+
+    fn removed(&self, agent: AgentId, key: PublicKey) {
+        self.subscriptions.refresh(agent);
         self.addresses.remove(&key);
         self.pool.unlisten(&key);
     }

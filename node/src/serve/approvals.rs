@@ -138,7 +138,7 @@ impl FileService for Approvals {
         Box::pin(async move {
             match path.as_str() {
                 "/" => Err(Error::is_dir(path)),
-                "/ctl" => Err(Error::denied(path)),
+                "/ctl" => Err(Error::new(Code::PermissionDenied, path, "is called, not read")),
                 _ => Ok(span.of(&self.shown(&self.one(cx, path)?.1))),
             }
         })

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use oa_nips::files::Code;
+
 use crate::namespace::error::Error;
 use crate::namespace::overlay::{FILE_BYTES_MAX, OVERLAY_FILES_MAX};
 use crate::namespace::path::Path;
@@ -106,10 +108,10 @@ impl StateFolder {
             return Ok(Effect::file(self.full(path)?, None));
         }
         if *path == Path::root() {
-            return Err(Error::denied(path));
+            return Err(Error::new(Code::PermissionDenied, path, "what is mounted is not removed"));
         }
         if !self.entries(cx, path)?.is_empty() {
-            return Err(Error::invalid(path, "the folder is not empty"));
+            return Err(Error::new(Code::Exists, path, "the folder is not empty"));
         }
         Ok(Effect::file(self.marker(path)?, None))
     }
@@ -121,7 +123,7 @@ impl StateFolder {
 
     fn mkdir(&self, cx: &Context<'_>, path: &Path) -> Result<Effect, Error> {
         if self.file(cx, path)?.is_some() || self.is_dir(cx.subject()?.state, path)? {
-            return Err(Error::new(oa_nips::files::Code::Exists, path, "is there already"));
+            return Err(Error::new(Code::Exists, path, "is there already"));
         }
         let marker = path.join(MARKER).map_err(|reason| Error::invalid_path(path, reason))?;
         self.put(cx, &marker, Vec::new()).map_err(|error| error.at(path))
@@ -143,7 +145,7 @@ impl StateFolder {
             return Err(Error::invalid(to, "is within what is renamed"));
         }
         if self.file(cx, to)?.is_some() || !state.paths(&new)?.is_empty() {
-            return Err(Error::new(oa_nips::files::Code::Exists, to, "is there already"));
+            return Err(Error::new(Code::Exists, to, "is there already"));
         }
         if paths.len() * 2 > OVERLAY_FILES_MAX {
             return Err(Error::too_large(from, OVERLAY_FILES_MAX));

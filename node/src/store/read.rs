@@ -142,6 +142,11 @@ impl Store {
         Ok(pairs.into_iter().filter_map(id).collect())
     }
 
+    /// Whether an envelope was taken in, lately.
+    pub fn is_seen(&self, id: AgentId, envelope: &EnvelopeId) -> Result<bool> {
+        Ok(self.backend.get(Table::Seen, &key::seen(id, envelope))?.is_some())
+    }
+
     /// What an agent knows of a correspondent.
     pub fn peer(&self, id: AgentId, peer: &PublicKey) -> Result<Option<Peer>> {
         self.get(Table::Peers, &key::peer(id, peer))
@@ -160,6 +165,25 @@ impl Store {
     /// A file of an agent's state.
     pub fn file(&self, id: AgentId, path: &str) -> Result<Option<Vec<u8>>> {
         self.backend.get(Table::Files, &key::named(id, path))
+    }
+
+    /// The agents that have files whose paths begin with `prefix`. Costs one look for each agent that has any file.
+    pub fn agents_with_files(&self, prefix: &str) -> Result<Vec<AgentId>> {
+        let (mut agents, mut id) = (Vec::new(), AgentId(0));
+        loop {
+            let range = Range { from: key::named(id, prefix), to: None, reverse: false, limit: 1 };
+            let Some((found, _)) = self.backend.scan(Table::Files, &range)?.pop() else { return Ok(agents) };
+            let Some((owner, path)) = found.split_first_chunk() else { return Ok(agents) };
+            let owner = AgentId(u32::from_be_bytes(*owner));
+            let has_it = path.starts_with(prefix.as_bytes());
+            if has_it {
+                agents.push(owner);
+            }
+            // Past the prefix of this agent, or before that of a later one, where the next look begins.
+            let next = if has_it || owner == id { owner.0.checked_add(1) } else { Some(owner.0) };
+            let Some(next) = next else { return Ok(agents) };
+            id = AgentId(next);
+        }
     }
 
     /// The paths of an agent's files that begin with `prefix`.

@@ -18,7 +18,7 @@ pub use out::Published;
 pub use tick::{AlarmChange, AlarmFiring, Failed, Poke, TickCommit, Told};
 
 use crate::agent::AgentId;
-use crate::agent::mailbox::Refusal;
+use crate::agent::mailbox::{Bucket, Refusal};
 use crate::namespace::Path;
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{OpRow, OutId, OutRow, Outgoing, key};
@@ -49,6 +49,8 @@ pub enum Write {
     Files(AgentId, Vec<FileChange>, Vec<AlarmChange>),
     /// Lets an alarm go off: its envelope and its next time.
     Fire(Box<AlarmFiring>),
+    /// Sets what may still be said to a correspondent, after it was drawn on.
+    Draw(AgentId, PublicKey, Bucket),
     /// Adds an outgoing item.
     Send(AgentId, Box<Outgoing>, u64),
     /// Moves an outgoing item on.
@@ -133,6 +135,7 @@ impl Write {
             Self::Journal(journaled) => journaled.apply(tx),
             Self::Files(agent, files, alarms) => tick::change_files(tx, agent, files, alarms),
             Self::Fire(firing) => firing.apply(tx),
+            Self::Draw(agent, peer, bucket) => tick::draw(tx, agent, &peer, bucket),
             Self::Send(agent, outgoing, at_ms) => out::send(tx, agent, *outgoing, at_ms),
             Self::Out(id, row) => out::update(tx, id, &row),
             Self::Publish(published) => published.apply(tx),

@@ -111,6 +111,7 @@ impl Fixture {
             sent_at_ms: AT_MS + n,
             accepted_at_ms: AT_MS + n,
             alarm: None,
+            heard: None,
         }
     }
 

@@ -6,8 +6,8 @@ use oa_nips::record::{self, Head, Record};
 use serde_json::Value;
 
 use crate::agent::alarm::Alarm;
-use crate::agent::envelope::{Envelope, Kind};
-use crate::agent::mailbox::{Bucket, Peer};
+use crate::agent::envelope::{Envelope, Kind, Trust};
+use crate::agent::mailbox::{self, Bucket, Fill, Peer, Refusal};
 use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{AgentRow, DeadLetter, OutRow, Outgoing, Waiting, key};
@@ -166,6 +166,20 @@ fn leave_inbox(
     Ok(())
 }
 
+/// Notes that messages were sent to a correspondent.
+pub(super) fn draw(
+    tx: &mut Tx<'_>,
+    agent: AgentId,
+    peer: &PublicKey,
+    bucket: Bucket,
+) -> Result<Verdict, BackendError> {
+    let peer_key = key::peer(agent, peer);
+    let mut known: Peer = tx.get(Table::Peers, &peer_key)?.unwrap_or_default();
+    known.bucket = Some(bucket);
+    tx.put(Table::Peers, peer_key, &known);
+    Ok(Verdict::Done)
+}
+
 /// Drops the oldest envelope that waits, and answers whose it was; the caller stores the row.
 pub(super) fn drop_oldest(tx: &mut Tx<'_>, row: &mut AgentRow) -> Result<Option<PublicKey>, BackendError> {
     let keys = tx.keys(Table::Inbox, &key::agent(row.id))?;
@@ -270,17 +284,39 @@ impl Poke {
         if tx.has(Table::Seen, &seen)? {
             return Ok(Verdict::Duplicate);
         }
-        tx.put_bytes(Table::Seen, seen, (self.envelope.sent_at_ms / 1000).to_be_bytes().to_vec());
-        if let Some(sender) = self.envelope.sender() {
-            let peer_key = key::peer(self.agent, &sender);
-            let mut peer: Peer = tx.get(Table::Peers, &peer_key)?.unwrap_or_default();
+        let sender = match self.envelope.sender() {
+            Some(sender) => {
+                let peer_key = key::peer(self.agent, &sender);
+                let peer: Peer = tx.get(Table::Peers, &peer_key)?.unwrap_or_default();
+                Some((peer_key, peer))
+            }
+            None => None,
+        };
+        let is_event = self.envelope.kind == Kind::Event;
+        if is_event && let Err(reason) = admit(&row, sender.as_ref().map(|(_, peer)| peer)) {
+            return Ok(Verdict::Refused(reason));
+        }
+        // An event says itself how old it is, and must be remembered all the same.
+        let dated_ms = if is_event { self.envelope.accepted_at_ms } else { self.envelope.sent_at_ms };
+        tx.put_bytes(Table::Seen, seen, (dated_ms / 1000).to_be_bytes().to_vec());
+        if let Some((peer_key, mut peer)) = sender {
             peer.queued += 1;
             tx.put(Table::Peers, peer_key, &peer);
         }
-        let seq = enqueue(tx, &mut row, self.envelope, false);
+        let seq = enqueue(tx, &mut row, self.envelope, is_event);
         tx.put(Table::Agents, key::agent(self.agent), &row);
         Ok(Verdict::Queued(seq))
     }
+}
+
+/// Whether one more event fits: it counts against the strangers' half, and one that does not fit is not remembered, so
+/// that it may come again.
+fn admit(row: &AgentRow, author: Option<&Peer>) -> Result<(), Refusal> {
+    if row.lifecycle == Lifecycle::Terminated {
+        return Err(Refusal::Terminated);
+    }
+    let sender = author.map_or(0, |peer| peer.queued);
+    mailbox::fits(Fill { depth: row.inbox_depth, strangers: row.inbox_strangers, sender }, Trust::Stranger)
 }
 
 /// An alarm that goes off.

@@ -1,0 +1,113 @@
+//! Somebody who speaks the operator protocol frame by frame, with any key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use oa_nips::files::{self, Assembler, Frame, FramesKind, Message, OpId, Reply, Request, Verb};
+use oa_nips::hex::Hex;
+use oa_nips::kind;
+use oa_nips::nostr::{Filter, Keys, PublicKey, RelayUrl, Timestamp};
+use oa_nips::port::{Ack, Publish, Signer};
+use oa_node::codes;
+use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
+use oa_node::signer::{Conversations, LocalSigner};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::client::forge::now_s;
+use crate::local::World;
+
+/// How long anything may take.
+const SOON: Duration = Duration::from_secs(15);
+/// Events that wait to be looked at.
+const INCOMING: usize = 1024;
+
+#[derive(Debug)]
+struct Key(LocalSigner);
+
+impl pool::Keyring for Key {
+    fn node(&self) -> Arc<dyn Signer> {
+        Arc::new(self.0.clone())
+    }
+
+    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
+        None
+    }
+}
+
+/// A caller, connected to a world's relay.
+#[derive(Debug)]
+pub struct Caller {
+    signer: LocalSigner,
+    node: PublicKey,
+    relay: RelayUrl,
+    pool: Pool,
+    incoming: mpsc::Receiver<Incoming>,
+}
+
+impl Caller {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When the relay does not answer.
+    pub async fn new(world: &World, keys: Keys) -> Result<Self> {
+        let signer = LocalSigner::new(keys, Conversations::default());
+        let relay = RelayUrl::parse(&world.relay_url())?;
+        let (sender, incoming) = mpsc::channel(INCOMING);
+        let relays = vec![RelaySpec { url: relay.clone(), wide: false }];
+        let config = pool::Config { relays, ..pool::Config::default() };
+        let pool = Pool::start(config, Arc::new(Key(signer.clone())), None, sender);
+        pool.stand("op", Filter::new().kind(kind::FILES_REPLY).pubkey(signer.public_key()));
+        ensure!(pool.ready(1, SOON).await == 1, "no relay");
+        Ok(Self { signer, node: world.node.public_key(), relay, pool, incoming })
+    }
+
+    /// Whose key it is.
+    pub fn public_key(&self) -> PublicKey {
+        self.signer.public_key()
+    }
+
+    /// Sends a request dated `at_s`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// When the relay does not take it.
+    pub async fn send(&self, request: &Request, at_s: u64) -> Result<()> {
+        for frame in request.frames() {
+            let content = self.signer.nip44_encrypt(&self.node, &frame.to_json()).await?;
+            let at = Timestamp::from_secs(at_s);
+            let event = files::event(FramesKind::Request, self.signer.public_key(), self.node, content, at);
+            let event = self.signer.sign(event).await?;
+            ensure!(self.pool.publish(&self.relay, &event, SOON).await == Ack::Accepted, "request refused");
+        }
+        Ok(())
+    }
+
+    /// The reply to an operation; nothing when none comes in time. Replies to others are let go by.
+    pub async fn reply(&mut self, op: OpId, within: Duration) -> Option<Reply> {
+        let mut assembler = Assembler::default();
+        let listen = async {
+            while let Some(next) = self.incoming.recv().await {
+                let Incoming::Event { event, .. } = next else { continue };
+                let Ok(json) = self.signer.nip44_decrypt(&self.node, &event.content).await else { continue };
+                let Some(frame) = Frame::parse(&json).ok().filter(|frame| frame.op == op) else { continue };
+                if let Ok(Some(whole)) = assembler.push(frame) {
+                    return Some(Message::into_reply(whole));
+                }
+            }
+            None
+        };
+        timeout(within, listen).await.ok().flatten()
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn ask(&mut self, verb: Verb, path: &str, body: &str) -> Result<Reply> {
+        let op = Hex(codes::random().first_chunk().copied().context("randomness")?);
+        let request = Request::new(op, verb, path, body.as_bytes().to_vec());
+        self.send(&request, now_s()).await?;
+        self.reply(op, SOON).await.with_context(|| format!("no answer to {verb:?} {path}"))
+    }
+}
