@@ -114,3 +114,110 @@ pub(crate) fn answer(
 pub(crate) fn decided(yes: bool, by: PublicKey) -> Stage {
     if yes { Stage::Granted { by } } else { Stage::Denied { by } }
 }
+
+#[cfg(test)]
+mod tests {
+    use oa_nips::hex::{Hash, Hex};
+    use oa_nips::nostr::{EventId, Keys};
+
+    use super::super::{Approval, Frozen};
+    use super::*;
+    use crate::agent::AgentId;
+    use crate::store::row::Blob;
+
+    const CODE: &str = "ABCDEF";
+    const NOW: u64 = 1_000_000;
+
+    fn wish(category: Category, state: Stage) -> Versioned {
+        let change = Frozen { verb: "write".to_owned(), body: Blob::default(), to: None };
+        let approval = Approval {
+            id: "00000001".to_owned(),
+            agent: AgentId(0),
+            envelope: Hash::ZERO,
+            origin: None,
+            key: Hex([1; 32]),
+            path: "/goals/a.json".to_owned(),
+            change,
+            category,
+            asked_at_ms: NOW - 1000,
+            expires_at_ms: NOW + 1000,
+            code: codes::digest(CODE),
+            messages: vec![EventId::from_byte_array([5; 32])],
+            state,
+        };
+        (1, approval)
+    }
+
+    fn mail(body: Body, reply_to: Option<EventId>) -> Mail {
+        let author = Keys::generate().public_key();
+        let (id, protocol) = (EventId::from_byte_array([9; 32]), Protocol::Nip17);
+        Mail { id, protocol, author, recipients: Vec::new(), sent_at_ms: NOW, auto_hop: 0, reply_to, body }
+    }
+
+    fn text(text: &str) -> Mail {
+        mail(Body::Text(text.to_owned()), None)
+    }
+
+    fn decide(mail: &Mail, wishes: Vec<Versioned>, may: bool, now_ms: u64) -> Result<Stage, &'static str> {
+        match answer(&read(mail), mail, wishes, |_| may, now_ms) {
+            Answered::Decided(approval) => Ok(approval.1.state),
+            Answered::Nothing(reason) => Err(reason),
+        }
+    }
+
+    #[test]
+    fn yes_and_no_with_the_code_decide() {
+        let waiting = || vec![wish(Category::SpendMoney, Stage::Waiting)];
+        assert!(matches!(decide(&text("yes abcdef"), waiting(), true, NOW), Ok(Stage::Granted { .. })));
+        assert!(matches!(decide(&text(" NO  ABCDEF\n"), waiting(), true, NOW), Ok(Stage::Denied { .. })));
+    }
+
+    #[test]
+    fn whatever_else_is_said_does_nothing_and_says_so() {
+        let waiting = || vec![wish(Category::ModifyGoals, Stage::Waiting)];
+        for words in ["yes", "yes AAAAAA", "yes ABCDEF now", "ABCDEF", "ok ABCDEF", "yes ABC DEF", ""] {
+            assert!(decide(&text(words), waiting(), true, NOW).is_err(), "{words}");
+        }
+        assert!(decide(&text("yes ABCDEF"), waiting(), false, NOW).unwrap_err().contains("for you"));
+        assert!(decide(&text("yes ABCDEF"), waiting(), true, NOW + 2000).unwrap_err().contains("too late"));
+        let legacy = Mail { protocol: Protocol::Nip04, ..text("yes ABCDEF") };
+        assert!(decide(&legacy, waiting(), true, NOW).unwrap_err().contains("NIP-17"));
+        let machine = Mail { auto_hop: 1, ..text("yes ABCDEF") };
+        assert!(decide(&machine, waiting(), true, NOW).is_err());
+        let twins = [waiting(), waiting()].concat();
+        assert!(decide(&text("yes ABCDEF"), twins, true, NOW).is_err(), "two wishes of one code");
+    }
+
+    #[test]
+    fn what_is_decided_stays_so() {
+        let by = Keys::generate().public_key();
+        for state in [Stage::Granted { by }, Stage::Doing { by }, Stage::Done, Stage::Denied { by }, Stage::Expired] {
+            let wishes = vec![wish(Category::ModifyGoals, state.clone())];
+            assert!(decide(&text("yes ABCDEF"), wishes, true, NOW).is_err(), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_reaction_to_the_very_message_decides_but_never_spends() {
+        let to = Some(EventId::from_byte_array([5; 32]));
+        let react = |sign: &str, to| mail(Body::Reaction(sign.to_owned()), to);
+        let goals = || vec![wish(Category::ModifyGoals, Stage::Waiting)];
+        let money = || vec![wish(Category::SpendMoney, Stage::Waiting)];
+        assert!(matches!(decide(&react("👍", to), goals(), true, NOW), Ok(Stage::Granted { .. })));
+        assert!(matches!(decide(&react("-", to), goals(), true, NOW), Ok(Stage::Denied { .. })));
+        assert!(decide(&react("❤️", to), goals(), true, NOW).is_err());
+        assert!(decide(&react("+", Some(EventId::from_byte_array([6; 32]))), goals(), true, NOW).is_err());
+        assert!(decide(&react("+", to), money(), true, NOW).unwrap_err().contains("code"));
+        assert!(matches!(decide(&react("👎", to), money(), true, NOW), Ok(Stage::Denied { .. })));
+    }
+
+    #[test]
+    fn a_code_that_waits_is_seen_in_any_text() {
+        let waiting = [wish(Category::ModifyGoals, Stage::Waiting)];
+        for text in ["abcdef", "yes ABCDEF", "the code is: (ABCDEF).", "x ABCDEF,y"] {
+            assert!(is_code_of_a_waiting(text, &waiting), "{text}");
+        }
+        assert!(!is_code_of_a_waiting("yes ABCDEG", &waiting));
+        assert!(!is_code_of_a_waiting("yes ABCDEF", &[wish(Category::ModifyGoals, Stage::Done)]));
+    }
+}
