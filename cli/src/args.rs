@@ -15,6 +15,10 @@ pub(crate) struct Common {
     /// One JSON object a line on stdout, everything else on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// A file with the passphrase of this home's encrypted keys; without it, systemd's credential oa-passphrase, or a
+    /// prompt
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// What to log on stderr, as error, warn, info, debug, trace or a filter such as oa_node=debug
     #[arg(long, env = "OA_LOG", global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
@@ -45,6 +49,28 @@ pub(crate) enum OaCommand {
     Relay(Relay),
     /// Remember a remote node in this home
     Connect(Connect),
+    /// List what agents wish for that needs your consent
+    Approvals {
+        /// Also what was decided
+        #[arg(long)]
+        all: bool,
+    },
+    /// Consent to a wish: it is done once
+    Approve {
+        /// As `oa approvals` shows it
+        id: String,
+    },
+    /// Refuse a wish
+    Deny {
+        /// As `oa approvals` shows it
+        id: String,
+    },
+    /// Back up or show this home's keys
+    #[command(subcommand)]
+    Key(crate::commands::key::Key),
+    /// Show the node's tree as a folder of this machine
+    #[cfg(feature = "fuse")]
+    Mount(crate::commands::mount::Mount),
     /// List a folder of the node's tree
     Ls(Place),
     /// Say what a path is
@@ -57,6 +83,14 @@ pub(crate) enum OaCommand {
     Write(Content),
     /// Append to a file
     Append(Content),
+    /// Print the end of a file, and go on printing what comes
+    Tail(Tail),
+    /// Create a folder
+    Mkdir(One),
+    /// Remove a file or an empty folder
+    Rm(One),
+    /// Move a file or folder
+    Mv(Move),
 }
 
 /// `oa connect`
@@ -89,6 +123,56 @@ pub(crate) struct Content {
     /// What to send; - reads it from stdin
     #[arg(default_value = "-")]
     pub(crate) body: String,
+    #[command(flatten)]
+    pub(crate) queue: Queue,
+}
+
+/// A path that something is done to.
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    /// Such as /agents/alice/memory/notes
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) queue: Queue,
+}
+
+/// `oa mv`
+#[derive(Debug, Args)]
+pub(crate) struct Move {
+    /// What is moved
+    pub(crate) from: String,
+    /// Where to
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) queue: Queue,
+}
+
+/// Whether to leave a command for a node that is offline.
+#[derive(Debug, Args)]
+pub(crate) struct Queue {
+    /// Leave it on the relay for a node that is offline, for seven days at most
+    #[arg(long)]
+    pub(crate) queue: bool,
+    /// Wait for its answer, so long at most [default: 10m]
+    #[arg(long, requires = "queue", value_name = "TIME", value_parser = duration)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "10m")]
+    pub(crate) wait: Option<Duration>,
+}
+
+/// `oa tail`
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// Such as /agents/alice/logs/trace
+    pub(crate) path: String,
+    /// Begin with so many lines of what is there
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "LINES")]
+    pub(crate) lines: usize,
+    /// Go on printing what comes; the default
+    #[arg(short, long, conflicts_with = "once")]
+    pub(crate) follow: bool,
+    /// Print what is there, and go
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 /// `oa up`
@@ -103,6 +187,9 @@ pub(crate) struct Up {
     /// Who owns the concierge from the start, instead of whoever claims it
     #[arg(long, value_name = "NPUB")]
     pub(crate) owner: Option<String>,
+    /// Take the keys over from another node that has used them since this home did
+    #[arg(long)]
+    pub(crate) take_lease: bool,
     /// Look for missed mail this often, in milliseconds
     #[arg(long, default_value_t = 60_000, hide = true)]
     pub(crate) sweep_ms: u64,
@@ -236,7 +323,11 @@ pub(crate) enum OaNodeCommand {
         relay: Vec<String>,
     },
     /// Run the node until SIGTERM
-    Run,
+    Run {
+        /// Take the keys over from another node that has used them since this home did
+        #[arg(long)]
+        take_lease: bool,
+    },
     /// Ask the running node how it is
     Status,
 }

@@ -1,37 +1,52 @@
 //! Talks to a node by events alone: operator requests, and direct messages like anybody's.
+//!
+//! [`Client`] is a cheap handle to one connection; any number of requests, watches and messages go over it at once.
+//!
+//! - `router`: what comes in finds who waits for it
+//! - `call`: one request, from its first sending to its answer or the truth about having none
+//! - `watch`: a file that is read as it grows
+//! - `tree`: for a mount
+//! - `mail`: direct messages; `queued`: commands for a node that is offline
+
+mod call;
+mod mail;
+mod queued;
+mod router;
+#[cfg(feature = "fuse")]
+mod tree;
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use oa_nips::files::{self, Assembler, Frame, FramesKind, OpId, Reply, Request, Verb};
+use oa_nips::files::{self, FramesKind, OpId, Request, Stat, Verb};
 use oa_nips::hex::Hex;
-use oa_nips::kind;
-use oa_nips::mail::{self, Draft, Mail, Protocol};
-use oa_nips::nostr::{Event, EventId, Filter, PublicKey, RelayUrl, Timestamp};
-use oa_nips::port::{Ack, Publish, Signer};
+use oa_nips::nostr::{Event, Filter, PublicKey, RelayUrl, Timestamp};
+use oa_nips::port::{Ack, Publish, Signer, SignerError};
+use oa_nips::{kind, mail as dm};
 use oa_node::agent::manifest::Npub;
 use oa_node::codes;
-use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
-use oa_node::outbox;
-use oa_node::signer::{Conversations, KeyFile, LocalSigner};
-use oa_node::store::row::Outgoing;
+use oa_node::drivers::nostr::{self as pool, Pool, RelaySpec};
+use oa_node::signer::{Conversations, LocalSigner};
 use oa_node::time::{System, Time};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::call::CallError;
+pub(crate) use self::queued::Order;
+use self::router::Routes;
 use crate::error::{Error, Kind, Result};
+use crate::passphrase::PassphraseSource;
 
-/// How long an operation may take, and after what silence it is sent again.
-const OP_DEADLINE: Duration = Duration::from_secs(10);
-const OP_RESEND: Duration = Duration::from_secs(2);
 /// How long connecting may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// Silence after which a person is told what can be wrong.
-const SILENCE: Duration = Duration::from_secs(5);
-/// Events that wait to be looked at.
-const INCOMING: usize = 256;
+/// How long a relay may take to accept one event.
+const TAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// Events that wait to be looked at; while it is full the socket waits.
+const INCOMING: usize = 1_024;
 
 /// What a home remembers of the node it belongs to: `client.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,38 +84,58 @@ impl Remembered {
     }
 }
 
-/// A connection to a node's relay, under one key.
-#[derive(Debug)]
+/// A connection to a node's relay, under one key. Clones are handles to the same one.
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     remembered: Remembered,
-    signer: LocalSigner,
+    signer: Arc<dyn Signer>,
     pool: Pool,
-    incoming: mpsc::Receiver<Incoming>,
+    routes: Arc<Routes>,
+    /// How far the node's clock is ahead of this machine's, in seconds; 0 unless it said that it matters.
+    ahead_s: AtomicI64,
+    _router: AbortOnDropHandle<()>,
 }
 
 /// A client's key needs no store of agents.
 #[derive(Debug)]
-struct OwnKey(LocalSigner);
+struct OwnKey(Arc<dyn Signer>);
 
 impl pool::Keyring for OwnKey {
     fn node(&self) -> Arc<dyn Signer> {
-        Arc::new(self.0.clone())
+        self.0.clone()
     }
 
     fn agent(&self, key: &PublicKey) -> Option<Arc<dyn Signer>> {
-        (*key == self.0.public_key()).then(|| Arc::new(self.0.clone()) as Arc<dyn Signer>)
+        (*key == self.0.public_key()).then(|| self.0.clone())
     }
 }
 
 impl Client {
-    /// Connects with what a home remembers.
+    /// Connects with what a home remembers, under the key in a file.
     ///
     /// # Errors
     /// When the home knows no node or key, or the relay is away.
-    pub(crate) async fn connect(client_file: &Path, key_file: &Path) -> Result<Self> {
+    pub(crate) async fn connect(
+        client_file: &Path,
+        key_file: &Path,
+        source: &PassphraseSource,
+    ) -> Result<Self> {
         let remembered = Remembered::load(client_file)?;
-        let key = KeyFile::load(key_file)?;
+        let key = source.key(key_file)?;
         let signer = LocalSigner::new(key.keys().clone(), Conversations::default());
+        Self::connect_as(remembered, Arc::new(signer)).await
+    }
+
+    /// Connects under a key, wherever it is held.
+    ///
+    /// # Errors
+    /// When the relay is away.
+    pub(crate) async fn connect_as(remembered: Remembered, signer: Arc<dyn Signer>) -> Result<Self> {
         let me = signer.public_key();
         let (sender, incoming) = mpsc::channel(INCOMING);
         let relays = vec![RelaySpec { url: remembered.relay.clone(), wide: false }];
@@ -108,160 +143,116 @@ impl Client {
         let pool = Pool::start(config, Arc::new(OwnKey(signer.clone())), None, sender);
         let now_s = System.now_ms() / 1000;
         let since = Timestamp::from_secs(now_s.saturating_sub(files::VALID_S));
-        pool.stand("op", Filter::new().kind(kind::FILES_REPLY).pubkey(me).since(since));
+        pool.stand(
+            "op",
+            Filter::new().kinds([kind::FILES_REPLY, kind::FILES_STREAM]).pubkey(me).since(since),
+        );
         // Wraps are backdated, so no time tells which are new; one stored one is the least a relay can be asked for.
-        let since = Timestamp::from_secs(now_s.saturating_sub(mail::BACKDATE_S_MAX + 3600));
+        let since = Timestamp::from_secs(now_s.saturating_sub(dm::BACKDATE_S_MAX + 3600));
         pool.stand("dm", Filter::new().kinds([kind::WRAP, kind::LEGACY_DM]).pubkey(me).since(since).limit(1));
         if pool.ready(1, CONNECT_DEADLINE).await == 0 {
             return Err(Error::new(Kind::TimedOut, format!("no connection to {}", remembered.relay)).hint(
                 "is the node running? `oa up` or `oa-node run` starts it; client.json names the relay",
             ));
         }
-        Ok(Self { remembered, signer, pool, incoming })
+        let routes = Arc::new(Routes::default());
+        let router = tokio::spawn(router::run(incoming, routes.clone(), signer.clone(), remembered.node.0));
+        let (ahead_s, router) = (AtomicI64::new(0), AbortOnDropHandle::new(router));
+        Ok(Self { inner: Arc::new(Inner { remembered, signer, pool, routes, ahead_s, _router: router }) })
     }
 
     /// The node's address.
     pub(crate) fn node(&self) -> PublicKey {
-        self.remembered.node.0
+        self.inner.remembered.node.0
     }
 
-    /// Calls, reads or lists, and waits for the answer.
+    /// Asks one thing of one path, and waits for the answer.
     ///
     /// # Errors
-    /// The node's error, or [`Kind::TimedOut`].
-    pub(crate) async fn ask(&mut self, verb: Verb, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
-        let op = Hex(codes::random().first_chunk().copied().unwrap_or_default());
-        let request = Request::new(op, verb, path, body);
-        let deadline = Instant::now() + OP_DEADLINE;
-        let mut assembler = Assembler::default();
-        while Instant::now() < deadline {
-            self.send(&request).await?;
-            let until = (Instant::now() + OP_RESEND).min(deadline);
-            while let Ok(next) = tokio::time::timeout_at(until, self.incoming.recv()).await {
-                let Some(next) = next else { break };
-                if let Some(reply) = self.reply(next, op, &mut assembler).await {
-                    return Ok(reply?);
-                }
-            }
-        }
-        Err(self.silence(&format!("no answer to {path} within {} s", OP_DEADLINE.as_secs())))
+    /// The node's error, or [`Kind::TimedOut`], which says whether it may have happened.
+    pub(crate) async fn ask(&self, verb: Verb, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
+        self.request(&Request::new(fresh(), verb, path, body)).await
     }
 
-    async fn send(&self, request: &Request) -> Result<()> {
-        let node = self.node();
-        for frame in request.frames() {
-            let content = self.signer.nip44_encrypt(&node, &frame.to_json()).await.map_err(failed)?;
-            let at = Timestamp::from_secs(System.now_ms() / 1000);
-            let event = files::event(FramesKind::Request, self.signer.public_key(), node, content, at);
-            let event = self.signer.sign(event).await.map_err(failed)?;
-            match self.pool.publish(&self.remembered.relay, &event, OP_RESEND).await {
-                Ack::Accepted => {}
-                Ack::Refused(reason) => {
-                    let message = format!("{} refused the request: {reason}", self.remembered.relay);
-                    return Err(Error::new(Kind::Denied, message));
-                }
-                Ack::Unreached(reason) => tracing::debug!(reason, "request not taken, sent again"),
-            }
-        }
-        Ok(())
+    /// Bytes of a file from `offset` on, at most `count`; 0 for all.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn read(&self, path: &str, offset: u64, count: u64) -> Result<Vec<u8>> {
+        self.request(&Request { offset, count, ..Request::new(fresh(), Verb::Read, path, Vec::new()) }).await
     }
 
-    async fn reply(&self, incoming: Incoming, op: OpId, assembler: &mut Assembler) -> Option<Reply> {
-        let Incoming::Event { event, .. } = incoming else { return None };
-        if event.kind != kind::FILES_REPLY || event.pubkey != self.node() || event.verify().is_err() {
-            return None;
-        }
-        let json = self.signer.nip44_decrypt(&event.pubkey, &event.content).await.ok()?;
-        let frame = Frame::parse(&json).ok().filter(|frame| frame.op == op)?;
-        match assembler.push(frame) {
-            Ok(whole) => whole.map(files::Message::into_reply),
-            Err(error) => {
-                tracing::debug!(%error, "reply frame ignored");
-                None
-            }
-        }
+    /// What a path is.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn stat(&self, path: &str) -> Result<Stat> {
+        parse(&self.ask(Verb::Stat, path, Vec::new()).await?)
     }
 
-    fn silence(&self, what: &str) -> Error {
-        Error::new(Kind::TimedOut, what.to_owned()).hint(format!(
+    /// The entries of a folder.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn list(&self, path: &str) -> Result<Vec<Stat>> {
+        parse(&self.ask(Verb::List, path, Vec::new()).await?)
+    }
+
+    /// Leaves. Whoever still waits for an answer gets none.
+    pub(crate) async fn close(self) {
+        self.inner.pool.shutdown().await;
+    }
+}
+
+impl Inner {
+    fn now_s(&self) -> u64 {
+        (System.now_ms() / 1000).saturating_add_signed(self.ahead_s.load(Ordering::Relaxed))
+    }
+
+    /// Dates requests by the node's clock from now on; answers whether that changes anything.
+    fn follow_clock(&self, node_s: u64) -> bool {
+        let ahead_s = node_s.cast_signed().saturating_sub((System.now_ms() / 1000).cast_signed());
+        let before_s = self.ahead_s.swap(ahead_s, Ordering::Relaxed);
+        tracing::warn!(
+            ahead_s,
+            "this machine's clock differs from the node's; requests are dated by the node's"
+        );
+        ahead_s.abs_diff(before_s) > files::VALID_S / 2
+    }
+
+    /// Says something to the node: one event of kind 25930, signed afresh.
+    async fn say(&self, json: &str) -> Result<Ack> {
+        let event = self.seal(json).await.map_err(failed)?;
+        Ok(self.pool.publish(&self.remembered.relay, &event, TAKE_DEADLINE).await)
+    }
+
+    async fn seal(&self, json: &str) -> std::result::Result<Event, SignerError> {
+        let node = self.remembered.node.0;
+        let content = self.signer.nip44_encrypt(&node, json).await?;
+        let at = Timestamp::from_secs(self.now_s());
+        let event = files::event(FramesKind::Request, self.signer.public_key(), node, content, at);
+        self.signer.sign(event).await
+    }
+
+    fn silence(&self, what: impl Into<String>) -> Error {
+        Error::new(Kind::TimedOut, what).hint(format!(
             "the node may be offline, or on another relay than {}, or not know this home's key as an operator",
             self.remembered.relay
         ))
     }
-
-    /// Sends a direct message; answers its id once the relay has it.
-    ///
-    /// # Errors
-    /// When it cannot be signed, or the relay does not take it.
-    pub(crate) async fn dm(&self, to: PublicKey, text: &str, protocol: Protocol) -> Result<EventId> {
-        let draft = Draft::text(to, text, System.now_ms());
-        let rumor = draft.rumor(self.signer.public_key()).id;
-        let outgoing = Outgoing::Mail { draft, protocol, relay: None };
-        let parcels = outbox::sign(&outgoing, &self.signer, System.now_ms() / 1000).await.map_err(failed)?;
-        let sends = parcels.iter().map(|p| self.pool.publish(&self.remembered.relay, &p.event, OP_DEADLINE));
-        let acks = futures_util::future::join_all(sends).await;
-        let first = parcels.first().map(|parcel| parcel.event.id);
-        match acks.into_iter().next() {
-            Some(Ack::Accepted) => {
-                let id = if protocol == Protocol::Nip17 { rumor } else { first };
-                id.ok_or_else(|| Error::new(Kind::Failed, "the message has no id"))
-            }
-            Some(Ack::Refused(reason)) => {
-                let message = format!("{} refused the message: {reason}", self.remembered.relay);
-                Err(Error::new(Kind::Denied, message))
-            }
-            _ => Err(self.silence(&format!("{} did not take the message", self.remembered.relay))),
-        }
-    }
-
-    /// Waits for the answer to a message.
-    ///
-    /// # Errors
-    /// [`Kind::TimedOut`]
-    pub(crate) async fn answer(
-        &mut self,
-        from: PublicKey,
-        to: EventId,
-        wait: Duration,
-        mut worried: impl FnMut(&str),
-    ) -> Result<Mail> {
-        let started = Instant::now();
-        let deadline = started + wait;
-        let mut is_worried = wait <= SILENCE;
-        loop {
-            let until = if is_worried { deadline } else { started + SILENCE };
-            match tokio::time::timeout_at(until, self.incoming.recv()).await {
-                Ok(Some(Incoming::Event { event, .. })) => {
-                    if let Some(mail) = self.open(&event).await
-                        && mail.author == from
-                        && mail.reply_to == Some(to)
-                    {
-                        return Ok(mail);
-                    }
-                }
-                Ok(Some(_)) => {}
-                Err(_) if !is_worried => {
-                    is_worried = true;
-                    worried("no answer yet: the node may be offline, or the agent may not talk to strangers");
-                }
-                Ok(None) | Err(_) => {
-                    return Err(self.silence(&format!("no answer within {} s", wait.as_secs_f32())));
-                }
-            }
-        }
-    }
-
-    async fn open(&self, event: &Event) -> Option<Mail> {
-        event.verify().ok()?;
-        mail::unwrap(event, &self.signer).await.ok()
-    }
-
-    /// Leaves.
-    pub(crate) async fn close(self) {
-        self.pool.shutdown().await;
-    }
 }
 
-fn failed(error: oa_nips::port::SignerError) -> Error {
+/// A new operation's id.
+pub(crate) fn fresh() -> OpId {
+    Hex(codes::random().first_chunk().copied().unwrap_or_default())
+}
+
+fn failed(error: SignerError) -> Error {
     Error::new(Kind::Failed, error.to_string())
+}
+
+fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json).map_err(|error| {
+        Error::new(Kind::Failed, format!("the node's answer is not what it should be: {error}"))
+    })
 }

@@ -1,6 +1,7 @@
 //! One command a file.
 
 pub(crate) mod agent;
+pub(crate) mod approvals;
 pub(crate) mod connect;
 pub(crate) mod dm;
 pub(crate) mod files;
@@ -10,6 +11,7 @@ pub(crate) mod logs;
 pub(crate) mod mount;
 pub(crate) mod node;
 pub(crate) mod relay;
+pub(crate) mod tail;
 pub(crate) mod up;
 
 use std::io::Read;
@@ -24,9 +26,9 @@ use crate::error::{Error, Kind, Result};
 const STDIN_MAX: u64 = 16 * 1024 * 1024;
 
 /// Connects to the node of the home.
-async fn connect(context: &Context) -> Result<Client> {
+pub(crate) async fn connect(context: &Context) -> Result<Client> {
     let home = Home::peek(&context.home)?;
-    Client::connect(&home.client(), &home.operator_key()).await
+    Client::connect(&home.client(), &home.operator_key(), &context.passphrase).await
 }
 
 /// Reads all of stdin.

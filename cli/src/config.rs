@@ -1,11 +1,13 @@
 //! `config.toml`: what a server's node is and where. Unknown keys are refused, errors name file, line and key.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oa_nips::nostr::RelayUrl;
 use oa_node::agent::manifest::{Manifest, Npub};
 use oa_node::engine::Programs;
+use oa_node::namespace::mount::Access;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -19,6 +21,15 @@ pub(crate) struct Config {
     /// Who may do everything, by the operator protocol.
     #[serde(default)]
     pub(crate) operators: Vec<Npub>,
+    /// Who may consent to what any agent wishes for.
+    #[serde(default)]
+    pub(crate) approvers: Vec<Npub>,
+    /// Who may see how the node and its agents do.
+    #[serde(default)]
+    pub(crate) viewers: Vec<Npub>,
+    /// Folders of this machine that manifests may mount, by name.
+    #[serde(default)]
+    pub(crate) srv: BTreeMap<String, Srv>,
     /// The relays it lives on, besides the bundled one.
     #[serde(default)]
     pub(crate) relays: Vec<String>,
@@ -41,6 +52,24 @@ pub(crate) struct Config {
 
 fn dormant_after_s() -> u64 {
     300
+}
+
+/// `[srv.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Srv {
+    /// The folder.
+    pub(crate) path: PathBuf,
+    /// Whether agents may change it.
+    #[serde(default = "read_only")]
+    pub(crate) access: Access,
+    /// The agents that may mount it; all by default.
+    #[serde(default)]
+    pub(crate) agents: Option<Vec<String>>,
+}
+
+fn read_only() -> Access {
+    Access::ReadOnly
 }
 
 /// `[relay]`
@@ -114,6 +143,11 @@ impl Config {
         }
         for (n, url) in config.relays.iter().enumerate() {
             relay_url(url).map_err(|error| wrong(&format!("relays.{n}"), error))?;
+        }
+        for (name, srv) in &config.srv {
+            if !matches!(srv.access, Access::ReadOnly | Access::ReadWrite) {
+                return Err(wrong(&format!("srv.{name}.access"), "is neither read_only nor read_write".to_owned()));
+            }
         }
         if let Some(url) = &config.relay.url {
             relay_url(url).map_err(|error| wrong("relay.url", error))?;

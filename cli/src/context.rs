@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::output::Output;
+use crate::passphrase::PassphraseSource;
 
 /// What every command is given.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) home: PathBuf,
     pub(crate) output: Output,
+    /// Opens encrypted keys.
+    pub(crate) passphrase: PassphraseSource,
 }
 
 /// Ctrl-C and SIGTERM, caught from when this is made: a signal that comes while things start is not lost.

@@ -120,7 +120,7 @@ impl From<StartError> for Error {
             StartError::NoRelay => {
                 Self::new(Kind::Usage, message).hint("name one in config.toml, or with --relay")
             }
-            StartError::Tool { .. } => Self::new(Kind::Usage, message),
+            StartError::Tool { .. } | StartError::Lease(_) => Self::new(Kind::Usage, message),
             StartError::OtherNode { .. } => Self::new(Kind::Failed, message)
                 .hint("put back the seed it was made with, or choose another home"),
         }

@@ -1,32 +1,43 @@
 //! Runs a node in this process, with its bundled relay: what `oa up` and `oa-node run` share.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oa_nips::nostr::hashes::{Hash as _, sha256};
 use oa_nips::nostr::{Keys, PublicKey, RelayUrl, ToBech32};
 use oa_node::agent::manifest::{Manifest, Npub};
 use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
 use oa_node::engine::running::Running;
 use oa_node::home::Home;
 use oa_node::keyring::{Addresses, SeedKeyring};
+use oa_node::namespace::blocks::host;
+use oa_node::namespace::mount::Access;
 use oa_node::node::{self, Node, Parts};
 use oa_node::notice::Notice;
+use oa_node::lease;
+use oa_node::serve::Srv;
 use oa_node::signer::{KeyFile, Seed};
 use oa_node::store::Store;
 use oa_node::store::sqlite::SqliteBackend;
+use oa_node::tenure::Leasing;
 use oa_node::time::System;
 use oa_relay::{Relay, StoreConfig};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::client::Remembered;
-use crate::context::Signals;
+use crate::config;
+use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result, chain};
 use crate::output::Output;
+use crate::passphrase::PassphraseSource;
 
 /// How long the first relay may take to be ready.
 const READY: Duration = Duration::from_secs(10);
+/// How long the lease may take before it is said why it does.
+const HELD: Duration = Duration::from_millis(500);
 /// How long a shutdown may take before the process ends all the same.
 const SHUTDOWN: Duration = Duration::from_secs(45);
 
@@ -41,6 +52,11 @@ pub(crate) struct Plan {
     pub(crate) relays: Vec<RelayUrl>,
     /// Who may steer the node.
     pub(crate) operators: Vec<PublicKey>,
+    /// Who may consent to what any agent wishes, and who may look.
+    pub(crate) approvers: Vec<PublicKey>,
+    pub(crate) viewers: Vec<PublicKey>,
+    /// Folders of this machine that manifests may mount.
+    pub(crate) srv: BTreeMap<String, config::Srv>,
     /// Agents that must be there.
     pub(crate) agents: Vec<Manifest>,
     /// Relays in private networks that correspondents may name.
@@ -49,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) sweep: SweepConfig,
     /// An agent that nothing came to for this long sleeps.
     pub(crate) dormant_after: Duration,
+    /// Whether the keys are taken although another node has used them since this home did.
+    pub(crate) take_lease: bool,
 }
 
 /// A node that runs here.
@@ -66,13 +84,19 @@ pub(crate) struct Host {
     _home: Home,
 }
 
+/// Whether a home's seed was made here and never used: then nobody else can act under its keys. Made by [`seed`], used
+/// up by [`Host::start`].
+fn is_unused(home: &Home) -> bool {
+    home.unused().exists() && !home.db().exists()
+}
+
 /// The seed of a home, made when there is none.
 ///
 /// # Errors
 /// When it cannot be read or written.
-pub(crate) fn seed(home: &Home) -> Result<Seed> {
+pub(crate) fn seed(home: &Home, source: &PassphraseSource) -> Result<Seed> {
     if home.seed().exists() {
-        return Ok(Seed::load(&home.seed())?);
+        return source.seed(&home.seed());
     }
     if home.db().exists() {
         let message =
@@ -82,7 +106,11 @@ pub(crate) fn seed(home: &Home) -> Result<Seed> {
         );
     }
     let seed = Seed::generate();
-    seed.save(&home.seed())?;
+    match source.kept()? {
+        Some(passphrase) => seed.save_encrypted(&home.seed(), &passphrase)?,
+        None => seed.save(&home.seed())?,
+    }
+    std::fs::write(home.unused(), "This home's seed was made here, and no node has run with it yet.\n")?;
     Ok(seed)
 }
 
@@ -90,9 +118,13 @@ pub(crate) fn seed(home: &Home) -> Result<Seed> {
 ///
 /// # Errors
 /// When it cannot be read or written.
-pub(crate) fn operator_key(home: &Home) -> Result<PublicKey> {
+pub(crate) fn operator_key(home: &Home, source: &PassphraseSource) -> Result<PublicKey> {
     let path = home.operator_key();
-    let key = if path.exists() { KeyFile::load(&path)? } else { KeyFile::save(&path, Keys::generate())? };
+    let key = match source.kept()? {
+        _ if path.exists() => source.key(&path)?,
+        Some(passphrase) => KeyFile::save_encrypted(&path, Keys::generate(), &passphrase)?,
+        None => KeyFile::save(&path, Keys::generate())?,
+    };
     Ok(key.keys().public_key())
 }
 
@@ -118,8 +150,17 @@ impl Host {
     ///
     /// # Errors
     /// What cannot be started, and what to do about it.
-    pub(crate) async fn start(home: Home, plan: Plan) -> Result<Self> {
-        let seed = seed(&home)?;
+    pub(crate) async fn start(home: Home, plan: Plan, context: &Context) -> Result<Self> {
+        let (source, output) = (&context.passphrase, context.output);
+        let seed = seed(&home, source)?;
+        let start = match plan.take_lease {
+            true => lease::Start::Renounced,
+            false if is_unused(&home) => lease::Start::Fresh,
+            false => lease::Start::Again,
+        };
+        if home.unused().exists() {
+            std::fs::remove_file(home.unused())?;
+        }
         let store = Store::new(Arc::new(SqliteBackend::open(&home.db())?))?;
         let relay = match plan.relay {
             Some((listen, _)) => Some(start_relay(listen, StoreConfig::Lmdb(home.relay())).await?),
@@ -146,8 +187,13 @@ impl Host {
             running: Running::open(&home.running())?,
             time: Arc::new(System),
         };
+        let leasing = Leasing { place: place(&home), ..Leasing::new(start, shared_relays(&relays)) };
         let config = node::Config {
+            leasing: Some(leasing),
             operators: plan.operators,
+            approvers: plan.approvers,
+            viewers: plan.viewers,
+            srv: folders(plan.srv).await?,
             sweep: plan.sweep,
             dormant_after: plan.dormant_after,
             allow_private: plan.allow_private,
@@ -162,6 +208,9 @@ impl Host {
         remembered.save(&home.client())?;
         if node.ready(1, READY).await == 0 {
             tracing::warn!("no relay answers yet; mail waits there until one does");
+        } else if let Some(why) = node.held(HELD).await {
+            tracing::warn!(why, "the agents wait");
+            output.note(format!("the agents wait: {why}"));
         }
         Ok(Self { node, relay_url, published, is_reachable, relay, _home: home })
     }
@@ -207,6 +256,39 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// The relays that another node with the same seed would use too: one on this machine keeps nobody elsewhere out, and
+/// counts only where there is no other.
+fn shared_relays(relays: &[RelaySpec]) -> Vec<RelayUrl> {
+    let all = || relays.iter().map(|relay| relay.url.clone());
+    let shared: Vec<RelayUrl> = all().filter(|url| !is_local(url)).collect();
+    if shared.is_empty() { all().collect() } else { shared }
+}
+
+/// Where a home is, so that a copy of it elsewhere is told apart: this machine, and the folder.
+fn place(home: &Home) -> Option<oa_nips::lease::Id> {
+    let machine = std::fs::read("/etc/machine-id").ok()?;
+    let folder = home.dir().canonicalize().ok()?;
+    let bytes = [machine.as_slice(), b"\0", folder.as_os_str().as_encoded_bytes()].concat();
+    let digest = sha256::Hash::hash(&bytes).to_byte_array();
+    digest.first_chunk().copied().map(oa_nips::hex::Hex)
+}
+
+/// Opens the folders that manifests may mount.
+async fn folders(srv: BTreeMap<String, config::Srv>) -> Result<BTreeMap<String, Srv>> {
+    let mut opened = BTreeMap::new();
+    for (name, folder) in srv {
+        let access = if folder.access == Access::ReadWrite { host::Access::ReadWrite } else { host::Access::ReadOnly };
+        let config = host::Config { access, ..host::Config::default() };
+        let service = host::Host::open(&folder.path, config).await.map_err(|error| {
+            Error::new(Kind::Failed, format!("srv.{name}: {}: {}", folder.path.display(), chain(&error)))
+                .hint("make the folder, or take it out of config.toml")
+        })?;
+        let what = format!("a folder of the host, {}", folder.access);
+        opened.insert(name, Srv { service: Arc::new(service), agents: folder.agents, what });
+    }
+    Ok(opened)
 }
 
 /// The relays as others reach them: this machine's own address is of use to nobody else, and is named only where

@@ -13,6 +13,7 @@ use crate::commands;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::output::Output;
+use crate::passphrase::PassphraseSource;
 
 /// The program `oa`.
 pub fn oa() -> ExitCode {
@@ -25,12 +26,24 @@ pub fn oa() -> ExitCode {
             OaCommand::Logs(args) => commands::logs::run(&context, args).await,
             OaCommand::Relay(args) => commands::relay::run(&context, args).await,
             OaCommand::Connect(args) => commands::connect::run(&context, args),
+            OaCommand::Approvals { all } => commands::approvals::list(&context, all).await,
+            OaCommand::Approve { id } => commands::approvals::decide(&context, &id, true).await,
+            OaCommand::Deny { id } => commands::approvals::decide(&context, &id, false).await,
+            OaCommand::Key(key) => commands::key::run(&context, &context.passphrase, key),
+            #[cfg(feature = "fuse")]
+            OaCommand::Mount(args) => {
+                commands::mount::run(context.output, args, async || commands::connect(&context).await).await
+            }
             OaCommand::Ls(place) => commands::files::ls(&context, place).await,
             OaCommand::Stat(place) => commands::files::stat(&context, place).await,
             OaCommand::Cat(place) => commands::files::cat(&context, place).await,
             OaCommand::Call(content) => commands::files::send(&context, Verb::Call, content).await,
             OaCommand::Write(content) => commands::files::send(&context, Verb::Write, content).await,
             OaCommand::Append(content) => commands::files::send(&context, Verb::Append, content).await,
+            OaCommand::Tail(args) => commands::tail::run(&context, args).await,
+            OaCommand::Mkdir(one) => commands::files::one(&context, Verb::Mkdir, one).await,
+            OaCommand::Rm(one) => commands::files::one(&context, Verb::Remove, one).await,
+            OaCommand::Mv(args) => commands::files::mv(&context, args).await,
         }
     })
 }
@@ -41,7 +54,7 @@ pub fn oa_node() -> ExitCode {
     run(&common, |context| async move {
         match command {
             OaNodeCommand::Init { operator, relay } => commands::node::init(&context, operator, relay),
-            OaNodeCommand::Run => commands::node::run(&context).await,
+            OaNodeCommand::Run { take_lease } => commands::node::run(&context, take_lease).await,
             OaNodeCommand::Status => commands::node::status(&context).await,
         }
     })
@@ -49,9 +62,10 @@ pub fn oa_node() -> ExitCode {
 
 fn run<F: Future<Output = Result<()>>>(common: &Common, command: impl FnOnce(Context) -> F) -> ExitCode {
     let output = Output { json: common.json };
+    let passphrase = PassphraseSource::new(common.passphrase_file.clone());
     let result = log(common.log.as_deref()).and_then(|()| home(common)).and_then(|home| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let result = runtime.block_on(Box::pin(command(Context { home, output })));
+        let result = runtime.block_on(Box::pin(command(Context { home, output, passphrase })));
         // A blocking read of stdin, say, does not hold up the end.
         runtime.shutdown_background();
         result

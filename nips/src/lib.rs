@@ -12,6 +12,8 @@
 //! - [`record`]: tick records, their header and chain
 //! - [`trajectory`]: records on relays, kinds 39230 and 39231
 //! - [`lease`]: which running node holds a key, kind 39205
+//! - [`template`], [`filter`]: what an agent may publish, and ask relays for
+//! - [`signed`]: signatures over data that can be no event's
 //! - [`port`]: the traits through which others reach relays and keys
 //!
 //! ```
@@ -28,6 +30,7 @@
 
 pub mod envelope;
 pub mod files;
+pub mod filter;
 pub mod hex;
 pub mod kind;
 pub mod lease;
@@ -36,7 +39,9 @@ pub mod nwc;
 pub mod port;
 pub mod profile;
 pub mod record;
+pub mod signed;
 mod tags;
+pub mod template;
 pub mod trajectory;
 
 pub use nostr;

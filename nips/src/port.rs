@@ -5,8 +5,11 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use nostr::secp256k1::schnorr::Signature;
 use nostr::util::BoxedFuture;
 use nostr::{Event, Filter, PublicKey, RelayUrl, UnsignedEvent};
+
+use crate::signed::DataDigest;
 
 /// Holds one key. Local keys answer at once; a bunker (NIP-46) may be slow or away.
 pub trait Signer: Debug + Send + Sync {
@@ -18,6 +21,12 @@ pub trait Signer: Debug + Send + Sync {
 
     /// Signs an event whose author is [`Signer::public_key`].
     fn sign(&self, event: UnsignedEvent) -> BoxedFuture<'_, Result<Event, SignerError>>;
+
+    /// Signs data that is no event. A digest cannot be made of an event's id, so nothing that is signed here is an
+    /// event's signature. Refused by signers that know events only, as bunkers do.
+    fn sign_data(&self, _data: DataDigest) -> BoxedFuture<'_, Result<Signature, SignerError>> {
+        Box::pin(async { Err(SignerError::Refused("this signer signs events only".to_owned())) })
+    }
 
     /// Encrypts to `peer` (NIP-44 version 2).
     fn nip44_encrypt<'a>(

@@ -4,6 +4,7 @@ pub mod alarm;
 pub mod envelope;
 pub mod mailbox;
 pub mod manifest;
+pub mod site;
 
 use std::fmt;
 

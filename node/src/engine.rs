@@ -27,6 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use shared::Programs;
+pub(crate) use tick::Begun;
 pub use tick::DEADLINE;
 pub(crate) use worker::count_crashes;
 
@@ -34,6 +35,7 @@ use crate::agent::AgentId;
 use crate::agent::envelope::{Envelope, Kind};
 use crate::engine::schedule::{Left, Schedule};
 use crate::engine::shared::Shared;
+use crate::feeds::Feeds;
 use crate::store::write::{Poke, Write};
 use crate::time::millis;
 
@@ -50,11 +52,13 @@ const DRAIN: Duration = Duration::from_secs(35);
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     arrivals: mpsc::Sender<AgentId>,
+    feeds: Arc<Feeds>,
 }
 
 impl Engine {
     /// As [`Engine::arrived`] for those who cannot wait: a full queue is filled from a task.
     pub(crate) fn arrived_soon(&self, agent: AgentId) {
+        self.feeds.changes.changed(agent);
         if let Err(mpsc::error::TrySendError::Full(agent)) = self.arrivals.try_send(agent) {
             let engine = self.clone();
             tokio::spawn(async move { engine.arrived(agent).await });
@@ -63,6 +67,7 @@ impl Engine {
 
     /// Something was committed to the agent's inbox.
     pub(crate) async fn arrived(&self, agent: AgentId) {
+        self.feeds.changes.changed(agent);
         // Fails only at the end, when what waits is found at the next start.
         let _ = self.arrivals.send(agent).await;
     }
@@ -75,6 +80,7 @@ pub(crate) fn start(
     cancel: CancellationToken,
 ) -> (Engine, JoinHandle<()>) {
     let (arrivals, queue) = mpsc::channel(ARRIVALS);
+    let feeds = shared.feeds.clone();
     let actor = Actor {
         shared,
         schedule: Schedule::new(WORKERS),
@@ -83,7 +89,7 @@ pub(crate) fn start(
         awake: HashMap::new(),
         dormant_after_ms: millis(dormant_after),
     };
-    (Engine { arrivals }, tokio::spawn(actor.run(queue, cancel)))
+    (Engine { arrivals, feeds }, tokio::spawn(actor.run(queue, cancel)))
 }
 
 #[derive(Debug)]
@@ -102,6 +108,7 @@ impl Actor {
         let mut doze =
             tokio::time::interval(Duration::from_millis((self.dormant_after_ms / 4).clamp(50, 30_000)));
         let mut arrived = Vec::new();
+        let mut tenure = self.shared.tenure.clone();
         loop {
             self.fill();
             let wake_ms = self.schedule.next_wake_ms();
@@ -117,6 +124,7 @@ impl Actor {
                     if n == 0 { break }
                     arrived.drain(..).for_each(|agent| self.schedule.arrived(agent));
                 }
+                () = tenure.changed() => {}
                 () = wait(wait_ms) => self.schedule.wake(self.shared.time.now_ms()),
                 _ = doze.tick() => self.doze().await,
             }
@@ -128,6 +136,10 @@ impl Actor {
     }
 
     fn fill(&mut self) {
+        // Who does not hold the lease does not tick; what waits, waits.
+        if self.shared.tenure.epoch().is_none() {
+            return;
+        }
         while let Some(agent) = self.schedule.start() {
             let (shared, blocked) = (self.shared.clone(), self.blocked.clone());
             self.workers.spawn(async move {

@@ -149,6 +149,11 @@ impl Home {
     pub fn running(&self) -> PathBuf {
         self.dir.join("running")
     }
+
+    /// Says that the seed was made here, and no node has run with it yet.
+    pub fn unused(&self) -> PathBuf {
+        self.dir.join("unused")
+    }
 }
 
 /// A path that stays right when the process changes its folder.

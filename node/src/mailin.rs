@@ -9,26 +9,29 @@ mod node;
 mod open;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::StreamExt;
 use oa_nips::kind;
-use oa_nips::nostr::{Event, RelayUrl};
+use oa_nips::nostr::{Event, EventId, PublicKey, RelayUrl, UnsignedEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::mailbox::FLOOR_BEHIND_S;
-use crate::drivers::nostr::{Incoming, Sweep};
+use crate::drivers::nostr::{Incoming, MAIL_KINDS, Sweep};
 use crate::engine::Engine;
 use crate::engine::hooks::After;
 use crate::engine::shared::Shared;
 use crate::mailin::open::{Opened, open};
+use crate::lease;
 use crate::notice::Notice;
-use crate::operator::Heard;
+use crate::operator::{Heard, Queues, Taken};
 use crate::store::Pending;
 use crate::store::backend::BackendError;
 use crate::store::write::{Verdict, Write};
+use crate::tenure;
+use crate::subscriptions::Subscriptions;
 
 /// Events being opened at once.
 const OPENING: usize = 64;
@@ -40,8 +43,14 @@ const PENDING: usize = 256;
 pub(crate) struct MailIn {
     pub(crate) shared: Arc<Shared>,
     pub(crate) engine: Engine,
+    /// Where queued commands go, once the operator server runs.
+    pub(crate) queues: Arc<OnceLock<Arc<Queues>>>,
     /// Requests of the operator protocol are not mail; they go there.
     pub(crate) requests: mpsc::Sender<Heard>,
+    /// Events that are neither mail nor requests may be what agents subscribed to.
+    pub(crate) subscriptions: Arc<Subscriptions>,
+    /// Where news of the node's lease go.
+    pub(crate) lease: Option<mpsc::Sender<lease::driver::Heard>>,
     /// The node's own relays, all of which a floor must have been swept on.
     pub(crate) relays: Vec<RelayUrl>,
     /// Told when nothing more can come.
@@ -85,6 +94,10 @@ impl MailIn {
                             tracing::warn!("too many operator requests at once");
                         }
                     }
+                    Some(Incoming::Event { event, .. }) if event.kind == kind::LEASE => self.heard_of_lease(event),
+                    Some(Incoming::Event { event, .. }) if !MAIL_KINDS.contains(&event.kind) => {
+                        self.subscriptions.hear(*event);
+                    }
                     Some(Incoming::Event { relay, event }) => {
                         opening.push_back((relay, self.spawn_open(*event, false)));
                     }
@@ -98,6 +111,7 @@ impl MailIn {
                         self.sweep(sweep, &mut pending).await?;
                     }
                     Some(Incoming::Up { relay }) => {
+                        self.tell_lease(lease::driver::Heard::RelayUp);
                         self.shared.outbox.relay_up();
                         self.shared.notices.tell(|| Notice::RelayUp { relay: relay.to_string() });
                     }
@@ -109,6 +123,19 @@ impl MailIn {
             }
         }
         self.drain(&mut pending, 0).await
+    }
+
+    fn heard_of_lease(&self, event: Box<Event>) {
+        if tenure::is_lease(&event, &self.shared.keyring.node().public_key()) {
+            self.tell_lease(lease::driver::Heard::Lease(event));
+        }
+    }
+
+    fn tell_lease(&self, news: lease::driver::Heard) {
+        // One too many is made up for by the next renewal.
+        if let Some(lease) = &self.lease {
+            let _ = lease.try_send(news);
+        }
     }
 
     fn spawn_open(&self, event: Event, is_verified: bool) -> Opening {
@@ -123,7 +150,13 @@ impl MailIn {
         relay: Option<&RelayUrl>,
         pending: &mut VecDeque<(Pending, decide::Decided)>,
     ) -> Result<bool, BackendError> {
+        let opened = match opened {
+            Opened::Command { caller, rumor, event } => return self.command(&caller, &rumor, event).await,
+            opened => opened,
+        };
         let decided = match decide::decide(&self.shared, opened, relay) {
+            // Mail is taken in by whoever hears it; answering under the key is for who holds its lease.
+            Ok(Some(decided)) if decided.answers() && self.shared.tenure.epoch().is_none() => return Ok(false),
             Ok(Some(decided)) => decided,
             Ok(None) => return Ok(true),
             Err(error) => {
@@ -141,6 +174,24 @@ impl MailIn {
         pending.push_back((submitted, decided));
         // What changes who is heard must be on disk before the next message is judged by it.
         self.drain(pending, if must_settle { 0 } else { PENDING - 1 }).await?;
+        Ok(true)
+    }
+
+    /// Hands a queued command to its queue; answers whether it is dealt with.
+    async fn command(
+        &self,
+        caller: &PublicKey,
+        rumor: &UnsignedEvent,
+        event: (u64, EventId),
+    ) -> Result<bool, BackendError> {
+        // Before the server runs, or without the lease, nobody can take it; a sweep brings it again.
+        let Some(queues) = self.queues.get().filter(|_| self.shared.tenure.epoch().is_some()) else {
+            return Ok(false);
+        };
+        if let Taken::Refused(reason) = queues.take(caller, rumor).await? {
+            tracing::info!(%caller, reason, "queued command refused");
+        }
+        self.shared.store.write(Write::Handled(vec![event])).await?;
         Ok(true)
     }
 

@@ -4,7 +4,7 @@
 //! shuts it down; everything else comes as events.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use oa_nips::files::OpError;
@@ -16,12 +16,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::manifest::Manifest;
+use crate::drivers::http::Client;
 use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
 use crate::engine::running::{Running, Slot};
 use crate::agent::AgentId;
 use crate::engine::hooks::Hooks;
 use crate::engine::shared::{Manifests, Programs, Shared};
 use crate::engine::turns::Turns;
+use crate::feeds::Feeds;
 use crate::keyring::{Addresses, Keyring};
 use crate::namespace::Path;
 use crate::namespace::path::PathError;
@@ -32,6 +34,9 @@ use crate::outbox::{Carrier, Directory};
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::write::{AgentChange, Write};
+use crate::subscriptions::{self, Subscriptions};
+use crate::lease::MemoryError;
+use crate::tenure::{self, Keeper, Leasing};
 use crate::time::Time;
 use crate::{alarms, approvals, engine, mailin, maintenance, operator, outbox, profiles, publisher, serve};
 
@@ -61,8 +66,13 @@ pub struct Config {
     pub dormant_after: Duration,
     /// Hosts that relays named by others may have although they are private.
     pub allow_private: Vec<String>,
+    /// Private hosts that agents' requests may reach, each with or without a port, where their manifests allow it too;
+    /// nothing else is ever asked without TLS.
+    pub http_private: Vec<String>,
     /// The programs agents can run.
     pub programs: Programs,
+    /// How it keeps the lease of its key; without one it acts as if no other node could have it.
+    pub leasing: Option<Leasing>,
     /// What manifests may mount, by its name under `/srv`.
     pub srv: BTreeMap<String, serve::Srv>,
     /// Call files that every agent finds under `/tools`, by name.
@@ -82,8 +92,10 @@ impl Config {
             sweep: SweepConfig::default(),
             dormant_after: Duration::from_secs(300),
             allow_private: Vec::new(),
+            http_private: Vec::new(),
             programs: Programs::default(),
             tools: Vec::new(),
+            leasing: None,
             srv: BTreeMap::new(),
         }
     }
@@ -107,6 +119,8 @@ pub struct Parts {
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(transparent)]
+    Lease(#[from] MemoryError),
     #[error("no relay is configured")]
     NoRelay,
     #[error("{name:?} cannot name a tool")]
@@ -121,6 +135,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Node {
     admin: Arc<Admin>,
+    keeper: Keeper,
     ends: Ends,
     tasks: Tasks,
 }
@@ -173,7 +188,9 @@ impl Node {
         let (incoming, heard) = mpsc::channel(INCOMING);
         let ledger = Arc::new(Handled(store.clone(), time.clone()));
         let pool = start_pool(&config, ledger, &keyring, addresses.keys(), incoming);
-        let notices = Notices::default();
+        let (tenure, keeper) = tenure::start(config.leasing.clone(), &pool, &keyring, &store, &time)?;
+        let feeds = Arc::new(Feeds::new(store.clone(), time.clone()));
+        let notices = Notices::new(feeds.clone());
         let directory = Arc::new(Directory::new(Arc::new(pool.clone()), own.clone()));
         let ends = Ends::default();
         let carrier = Carrier {
@@ -183,6 +200,7 @@ impl Node {
             directory: directory.clone(),
             own: own.clone(),
             notices: notices.clone(),
+            feeds: feeds.clone(),
             time: time.clone(),
         };
         let (outbox, outbox_task) = outbox::start(carrier, ends.delivering.clone());
@@ -198,7 +216,23 @@ impl Node {
             approvers: config.approvers.clone(),
             time: time.clone(),
         };
-        let parts = serve::Parts { store: store.clone(), time: time.clone(), relays, roles: roles.clone(), srv: Arc::new(config.srv.clone()) };
+        let (subscriptions, subscribed) =
+            Subscriptions::new(store.clone(), Arc::new(pool.clone()), time.clone());
+        let parts = serve::Parts {
+            store: store.clone(),
+            time: time.clone(),
+            relays,
+            roles: roles.clone(),
+            srv: Arc::new(config.srv.clone()),
+            keyring: keyring.clone(),
+            subscribe: Arc::new(pool.clone()),
+            own: own.clone().into(),
+            http: Arc::new(Client::of_node(&config.http_private)),
+            directory: directory.clone(),
+            subscriptions: subscriptions.clone(),
+            feeds: feeds.clone(),
+            config: serve::shown(&config),
+        };
         let published = config.published.clone();
         let creator = serve::Creator::new(&store, keyring.clone(), config.programs.clone(), published)?;
         let creator = Arc::new(creator);
@@ -215,6 +249,7 @@ impl Node {
             keyring,
             time,
             notices,
+            feeds: feeds.clone(),
             directory,
             outbox,
             running,
@@ -223,6 +258,7 @@ impl Node {
             hooks: Hooks::default(),
             consent: Arc::new(freezer),
             roles: roles.clone(),
+            tenure: tenure.clone(),
             manifests: Manifests::default(),
             programs: config.programs,
         });
@@ -232,11 +268,15 @@ impl Node {
             engine.arrived(agent).await;
         }
         let (requests, asked) = mpsc::channel(REQUESTS);
+        let queues = Arc::new(OnceLock::new());
         let mail = mailin::MailIn {
             shared: shared.clone(),
             engine: engine.clone(),
             requests,
+            queues: queues.clone(),
+            subscriptions: subscriptions.clone(),
             relays: own.clone(),
+            lease: keeper.heard.clone(),
             ended: ends.hearing.clone(),
             deaf: ends.deaf.clone(),
         };
@@ -250,20 +290,18 @@ impl Node {
         bringers.push(profiles::start(shared.clone(), config.published.clone(), ends.bringing.clone()));
         let kick = Arc::new(Notify::new());
         bringers.push(approvals::start(shared.clone(), kick.clone(), ends.bringing.clone()));
-        let herald = Herald { engine, pool: pool.clone(), addresses, approvals: kick };
+        let (waker, ending) = (subscriptions.clone(), ends.bringing.clone());
+        bringers.push(subscriptions::start(waker, engine.clone(), subscribed, ending));
+        let herald = Herald { engine, feeds, pool: pool.clone(), addresses, approvals: kick, subscriptions };
         shared.hooks.set(Box::new(herald));
         let me = shared.keyring.node().public_key();
         let mounts = serve::node_mounts(&parts, &creator, &pool, me);
         let admin = Arc::new(Admin { shared, pool: pool.clone(), creator, mounts, roles });
-        let server = Server {
-            admin: admin.clone(),
-            publish: Arc::new(pool),
-            assemblies: Mutex::default(),
-            under_way: Mutex::default(),
-        };
-        let operator = operator::start(server, asked);
+        let server = Server::new(admin.clone(), Arc::new(pool));
+        let (commands, operator) = operator::start(server, asked)?;
+        let _ = queues.set(commands);
         let tasks = Tasks { bringers, engine: engine_task, outbox: outbox_task, mailin, operator };
-        Ok(Self { admin, ends, tasks })
+        Ok(Self { admin, keeper, ends, tasks })
     }
 
     /// The node's own address.
@@ -279,6 +317,12 @@ impl Node {
     /// Waits until so many relays are connected and subscribed, or the deadline; answers how many are.
     pub async fn ready(&self, at_least: usize, deadline: Duration) -> usize {
         self.admin.pool.ready(at_least, deadline).await
+    }
+
+    /// Waits until the node may act under its key, or the deadline; answers why it may not.
+    pub async fn held(&self, deadline: Duration) -> Option<String> {
+        let mut tenure = self.admin.shared.tenure.clone();
+        if tenure.held(deadline).await { None } else { tenure.why() }
     }
 
     /// The agents there are: name and address.
@@ -346,10 +390,10 @@ impl Node {
     }
 
     /// Ends gracefully. The order: first what brings new work, then ticks (those that run may commit), then
-    /// deliveries (what is on its way may be answered), then the sockets, with which mail and operator requests end,
+    /// deliveries (what is on its way may be answered), then the lease, then the sockets, with which mail and operator requests end,
     /// last the store.
     pub async fn shutdown(self) {
-        let Self { admin, ends, tasks } = self;
+        let Self { admin, keeper, ends, tasks } = self;
         ends.bringing.cancel();
         for task in tasks.bringers {
             ended("background work", task).await;
@@ -358,6 +402,7 @@ impl Node {
         ended("engine", tasks.engine).await;
         ends.delivering.cancel();
         ended("outbox", tasks.outbox).await;
+        keeper.release().await;
         admin.pool.shutdown().await;
         ends.hearing.cancel();
         ended("mail in", tasks.mailin).await;

@@ -3,55 +3,91 @@
 //! A request's frames are put together, its caller is checked, and its operation is looked up: one that was done
 //! before is answered from its record. What a mutating operation changes and the record of its reply land in one
 //! transaction.
+//!
+//! - `frames`, `limit`: what may be on its way here; `post`: what goes back
+//! - `watch`, `source`: files that are read as they grow
+//! - `queue`: commands that came as mail
+//! - `front`, `tree`, `admin`: what paths there are, and what is done
 
 mod admin;
+mod frames;
+mod front;
+mod limit;
+mod post;
+mod queue;
 mod roles;
+mod source;
 mod tree;
+mod watch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use oa_nips::files::{self, Assembler, Code, Frame, FramesKind, OpError, OpId, Reply, Request, VALID_S};
+use oa_nips::files::watch::Asked;
+use oa_nips::files::{self, Code, Frame, OpError, OpId, Reply, Request, VALID_S, Verb};
 use oa_nips::hex::{Hash, Hex};
+use oa_nips::mail::Draft;
 use oa_nips::nostr::hashes::{Hash as _, HashEngine, sha256};
-use oa_nips::nostr::{Event, PublicKey, RelayUrl, Timestamp};
+use oa_nips::nostr::util::BoxedFuture;
+use oa_nips::nostr::{Event, PublicKey, RelayUrl};
 use oa_nips::port::Publish;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use admin::{Admin, Herald};
+pub(crate) use queue::{Queues, Taken};
 pub(crate) use roles::Roles;
 
+use self::frames::{Assembled, Assemblies};
+use self::front::Front;
+use self::limit::Rates;
+use self::post::{Post, To};
+use self::watch::{Listeners as _, Watches};
+use crate::store::backend::BackendError;
 use crate::store::row::OpRow;
-use crate::store::write::Write;
+use crate::store::write::{Verdict, Write};
 
-/// Requests being answered at once.
-const AT_ONCE: usize = 64;
-/// Requests of several frames being put together at once, and for how long.
-const ASSEMBLIES: usize = 64;
-const ASSEMBLY_FOR: Duration = Duration::from_secs(60);
-/// How long a relay may take to accept a reply.
-const REPLY_DEADLINE: Duration = Duration::from_secs(10);
+/// Events being dealt with at once, those that wait for a slow call among them.
+const AT_ONCE: usize = 256;
+/// Operations of one caller that are being done; one more is refused.
+const CALLER_AT_ONCE: usize = 192;
+
+/// A queued command whose operation is being done live is looked at again after this.
+const SAME_OP_AGAIN: Duration = Duration::from_millis(100);
 
 /// A request's frame, and where it was heard.
 pub(crate) type Heard = (RelayUrl, Event);
 
-/// What the server needs.
+/// The server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) admin: Arc<Admin>,
-    pub(crate) publish: Arc<dyn Publish>,
-    pub(crate) assemblies: Mutex<HashMap<(PublicKey, OpId), (Instant, Assembler)>>,
+    front: Arc<Front>,
+    post: Post,
+    watches: Watches,
+    assemblies: Assemblies,
+    rates: Rates,
     /// Operations under way: a repeat that comes meanwhile is answered by the first.
-    pub(crate) under_way: Mutex<HashSet<(PublicKey, OpId)>>,
+    under_way: Mutex<HashSet<(PublicKey, OpId)>>,
 }
 
-/// Starts answering; ends when the sender of requests does.
-pub(crate) fn start(server: Server, mut requests: mpsc::Receiver<Heard>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let server = Arc::new(server);
+/// Starts answering, and going on with queued commands; ends when the sender of requests does.
+///
+/// # Errors
+/// When the store does not tell which commands wait.
+pub(crate) fn start(
+    server: Server,
+    mut requests: mpsc::Receiver<Heard>,
+) -> Result<(Arc<Queues>, JoinHandle<()>), BackendError> {
+    let server = Arc::new(server);
+    let shared = &server.front.admin.shared;
+    let me = server.post.signer.public_key();
+    let queues = Queues::load(shared.store.clone(), shared.time.clone(), me, server.clone())?;
+    let ending = CancellationToken::new();
+    let tending = tokio::spawn(queues.clone().tend(ending.clone()));
+    let task = tokio::spawn(async move {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
         while let Some((relay, event)) = requests.recv().await {
@@ -59,123 +95,181 @@ pub(crate) fn start(server: Server, mut requests: mpsc::Receiver<Heard>) -> Join
             let Ok(permit) = permits.clone().acquire_owned().await else { break };
             let server = server.clone();
             tasks.spawn(async move {
-                server.heard(&relay, &event).await;
+                server.heard(relay, &event).await;
                 drop(permit);
             });
         }
+        ending.cancel();
+        server.watches.shutdown().await;
         while tasks.join_next().await.is_some() {}
-    })
+        let _ = tending.await;
+    });
+    Ok((queues, task))
 }
 
 impl Server {
-    async fn heard(&self, relay: &RelayUrl, event: &Event) {
-        let node = self.admin.shared.keyring.node();
+    /// A server that says what it says through `publish`.
+    pub(crate) fn new(admin: Arc<Admin>, publish: Arc<dyn Publish>) -> Self {
+        let shared = &admin.shared;
+        let post = Post { signer: shared.keyring.node(), publish, time: shared.time.clone() };
+        let front = Arc::new(Front { admin });
+        Self {
+            watches: Watches::new(post.clone(), front.clone()),
+            front,
+            post,
+            assemblies: Assemblies::default(),
+            rates: Rates::default(),
+            under_way: Mutex::default(),
+        }
+    }
+
+    async fn heard(&self, relay: RelayUrl, event: &Event) {
         let caller = event.pubkey;
+        let me = self.post.signer.public_key();
         // Nobody else gets an answer, not even a refusal.
-        if !tree::has_role(&self.admin, &caller)
-            || !files::is_for(event, &node.public_key())
-            || event.verify().is_err()
-        {
+        if !files::is_for(event, &me) || !self.front.has_role(&caller) || event.verify().is_err() {
             tracing::debug!(%caller, "request from somebody without a role");
             return;
         }
-        let Ok(json) = node.nip44_decrypt(&caller, &event.content).await else { return };
-        let frame = match Frame::parse(&json) {
-            Ok(frame) => frame,
+        let to = To { caller, relay };
+        let Ok(json) = self.post.signer.nip44_decrypt(&caller, &event.content).await else { return };
+        let now_s = self.post.time.now_ms() / 1000;
+        let is_stale = event.created_at.as_secs().abs_diff(now_s) > VALID_S;
+        match Asked::parse(&json) {
+            Ok(Asked::Feed(feed)) if !is_stale => self.watches.feed(to, feed),
+            Ok(Asked::Feed(_)) => {}
+            Ok(Asked::Frame(frame)) if is_stale => {
+                let message =
+                    format!("the request is dated over {VALID_S} s from the node's time, which is {now_s}");
+                self.reply(&to, frame.op, &Err(OpError::new(Code::Stale, message))).await;
+            }
+            Ok(Asked::Frame(frame)) => self.asked(&to, frame).await,
             Err(error) => {
                 tracing::debug!(%caller, %error, "no frame");
                 // One that can be answered is told what is wrong with it; a verb of a later release, say.
                 if let Some(op) = files::op_of(&json) {
-                    let error = OpError::new(Code::InvalidInput, error.to_string());
-                    self.reply(relay, &caller, op, &Err(error)).await;
+                    self.reply(&to, op, &Err(frames::invalid(error))).await;
                 }
-                return;
             }
-        };
-        let op = frame.op;
-        let now_s = self.admin.shared.time.now_ms() / 1000;
-        if event.created_at.as_secs().abs_diff(now_s) > VALID_S {
-            let message =
-                format!("the request is dated over {VALID_S} s from the node's time, which is {now_s}");
-            return self.reply(relay, &caller, op, &Err(OpError::new(Code::Stale, message))).await;
-        }
-        let request = match self.assemble(caller, frame) {
-            Ok(Some(request)) => request,
-            Ok(None) => return,
-            Err(error) => return self.reply(relay, &caller, op, &Err(error)).await,
-        };
-        if let Some(reply) = self.answer(&caller, request).await {
-            self.reply(relay, &caller, op, &reply).await;
         }
     }
 
-    fn assemble(&self, caller: PublicKey, frame: Frame) -> Result<Option<Request>, OpError> {
-        let invalid = |error: files::FrameError| OpError::new(Code::InvalidInput, error.to_string());
-        let op = frame.op;
-        if frame.seq == 0 && frame.last {
-            let message = Assembler::default().push(frame).map_err(invalid)?;
-            return message.map(|message| message.into_request(op).map_err(invalid)).transpose();
+    async fn asked(&self, to: &To, frame: Frame) {
+        let (op, now) = (frame.op, Instant::now());
+        // The room that a long request takes is given back once it is answered.
+        let Assembled { request, room: _room } = match self.assemblies.push(to.caller, frame, now) {
+            Ok(Some(assembled)) => assembled,
+            Ok(None) => return,
+            Err(error) => return self.reply(to, op, &Err(error)).await,
+        };
+        if !self.rates.admits(to.caller, now) {
+            let error = OpError::new(Code::RateLimited, "too many requests; ask more slowly");
+            return self.reply(to, op, &Err(error)).await;
         }
-        let mut assemblies = self.assemblies.lock().unwrap_or_else(PoisonError::into_inner);
-        assemblies.retain(|_, (since, _)| since.elapsed() < ASSEMBLY_FOR);
-        if assemblies.len() >= ASSEMBLIES && !assemblies.contains_key(&(caller, op)) {
-            return Err(OpError::new(Code::RateLimited, "too many long requests at once"));
+        let reply = if request.verb == Verb::Watch {
+            self.watch(to, &request).await.err().map(Err)
+        } else {
+            self.answer(&to.caller, &request).await
+        };
+        if let Some(reply) = reply {
+            self.reply(to, op, &reply).await;
         }
-        let (_, assembler) =
-            assemblies.entry((caller, op)).or_insert_with(|| (Instant::now(), Assembler::default()));
-        let pushed = assembler.push(frame);
-        if !matches!(pushed, Ok(None)) {
-            assemblies.remove(&(caller, op));
+    }
+
+    /// Begins a watch, which says everything itself.
+    async fn watch(&self, to: &To, request: &Request) -> Result<(), OpError> {
+        if self.watches.has(&to.caller, request.op) {
+            return Ok(());
         }
-        pushed.map_err(invalid)?.map(|message| message.into_request(op).map_err(invalid)).transpose()
+        let source = self.front.watch(&to.caller, &request.path).await?;
+        self.watches.begin(to.clone(), request, source)
     }
 
     /// Does what is asked, once; nothing to answer when the same operation is under way.
-    async fn answer(&self, caller: &PublicKey, request: Request) -> Option<Reply> {
+    async fn answer(&self, caller: &PublicKey, request: &Request) -> Option<Reply> {
         if !request.verb.is_mutating() {
-            return Some(tree::read(&self.admin, caller, &request).await);
+            return Some(self.front.read(caller, request).await);
         }
-        let key = (*caller, request.op);
-        if !self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key) {
-            return None;
+        let under_way = self.begin(caller, request.op)?;
+        if !under_way.is_admitted {
+            return Some(Err(OpError::new(Code::RateLimited, "too many requests are being answered")));
         }
-        let reply = self.once(caller, &request).await;
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        Some(reply)
+        Some(self.once(caller, request).await)
+    }
+
+    /// Marks an operation as under way; nothing if it is already.
+    fn begin(&self, caller: &PublicKey, op: OpId) -> Option<UnderWay<'_>> {
+        let mut all = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_admitted = all.iter().filter(|(whose, _)| whose == caller).count() < CALLER_AT_ONCE;
+        let key = (*caller, op);
+        all.insert(key).then_some(UnderWay { all: &self.under_way, key, is_admitted })
     }
 
     async fn once(&self, caller: &PublicKey, request: &Request) -> Reply {
+        let shared = &self.front.admin.shared;
         let digest = digest(request);
-        if let Some(done) = self.admin.shared.store.op(caller, &request.op)? {
+        if let Some(done) = shared.store.op(caller, &request.op)? {
             if done.request == digest {
                 return done.reply;
             }
             return Err(OpError::new(Code::Exists, "this op id belongs to another request"));
         }
-        let at_ms = self.admin.shared.time.now_ms();
+        let at_ms = shared.time.now_ms();
         let keep = |reply: &Reply| {
             let row = OpRow { request: digest, reply: reply.clone(), at_ms };
             Write::Op(*caller, request.op, Box::new(row))
         };
-        tree::change(&self.admin, caller, request, &keep).await
+        self.front.change(caller, request, &keep).await
     }
 
-    async fn reply(&self, relay: &RelayUrl, caller: &PublicKey, op: OpId, reply: &Reply) {
-        let node = self.admin.shared.keyring.node();
-        for frame in files::reply_frames(op, reply) {
-            let sent = async {
-                let content = node.nip44_encrypt(caller, &frame.to_json()).await?;
-                let at = Timestamp::from_secs(self.admin.shared.time.now_ms() / 1000);
-                node.sign(files::event(FramesKind::Reply, node.public_key(), *caller, content, at)).await
-            };
-            match sent.await {
-                Ok(event) => {
-                    let ack = self.publish.publish(relay, &event, REPLY_DEADLINE).await;
-                    tracing::trace!(?ack, "reply frame");
-                }
-                Err(error) => return tracing::warn!(%error, "a reply could not be signed"),
+    async fn reply(&self, to: &To, op: OpId, reply: &Reply) {
+        let frames = files::reply_frames(op, reply);
+        self.post.reply(to, frames.iter().map(Frame::to_json).collect()).await;
+    }
+}
+
+impl queue::Host for Server {
+    fn has_role(&self, caller: &PublicKey) -> bool {
+        self.front.has_role(caller)
+    }
+
+    fn run<'a>(&'a self, caller: &'a PublicKey, request: &'a Request) -> BoxedFuture<'a, Reply> {
+        Box::pin(async move {
+            if !request.verb.is_mutating() {
+                return self.front.read(caller, request).await;
             }
-        }
+            let under_way = loop {
+                match self.begin(caller, request.op) {
+                    Some(under_way) => break under_way,
+                    // The same operation was asked for live too.
+                    None => tokio::time::sleep(SAME_OP_AGAIN).await,
+                }
+            };
+            let reply = self.once(caller, request).await;
+            drop(under_way);
+            reply
+        })
+    }
+
+    fn letters(&self, drafts: Vec<Draft>) -> Vec<Write> {
+        self.front.letters(drafts)
+    }
+
+    fn landed(&self, verdicts: &[Verdict]) {
+        self.front.landed(verdicts);
+    }
+}
+
+/// An operation that is being done; dropped, it is not any more.
+struct UnderWay<'a> {
+    all: &'a Mutex<HashSet<(PublicKey, OpId)>>,
+    key: (PublicKey, OpId),
+    is_admitted: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 

@@ -57,6 +57,9 @@ struct Publisher {
 impl Publisher {
     /// Looks at the next page of agents, so that a hundred thousand cost no more at once than a few.
     async fn look(&mut self) {
+        if self.shared.tenure.epoch().is_none() {
+            return;
+        }
         let Ok(page) = self.shared.store.agents(self.next, PAGE) else { return };
         self.next =
             page.last().filter(|_| page.len() == PAGE).map_or(AgentId(0), |row| AgentId(row.id.0 + 1));

@@ -5,26 +5,49 @@
 
 mod about;
 mod approvals;
+mod config;
 mod creator;
 mod ctl;
+mod export;
 mod file;
+mod http;
+mod hud;
+#[cfg(test)]
+mod fixture;
+mod identity;
 mod kept;
+mod letters;
+mod mail;
+mod metrics;
 mod node;
+mod nostr;
+mod peers;
 mod program;
+mod secrets;
 mod srv;
 mod state;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use oa_nips::nostr::RelayUrl;
+use oa_nips::port::Subscribe;
+
+use crate::drivers::http::Client;
+use crate::feeds::Feeds;
+use crate::keyring::Keyring;
 use crate::namespace::mount::Mounts;
 use crate::namespace::path::Path;
 use crate::namespace::service::FileType;
 use crate::operator::Roles;
+use crate::outbox::Directory;
 use crate::store::Store;
+use crate::subscriptions::Subscriptions;
 use crate::time::Time;
 
 pub(crate) use approvals::Approvals;
+pub(crate) use config::shown;
 pub(crate) use creator::Creator;
 pub(crate) use ctl::claim;
 pub(crate) use file::OneFile;
@@ -43,6 +66,21 @@ pub(crate) struct Parts {
     pub(crate) roles: Roles,
     /// What operators let manifests mount.
     pub(crate) srv: Arc<BTreeMap<String, Srv>>,
+    /// Who signs for agents.
+    pub(crate) keyring: Arc<dyn Keyring>,
+    /// Who asks relays.
+    pub(crate) subscribe: Arc<dyn Subscribe>,
+    /// The node's own relays, as they are asked.
+    pub(crate) own: Arc<[RelayUrl]>,
+    /// Who asks other hosts.
+    pub(crate) http: Arc<Client>,
+    /// What is remembered of people.
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) subscriptions: Arc<Subscriptions>,
+    /// What happens.
+    pub(crate) feeds: Arc<Feeds>,
+    /// How the node was started.
+    pub(crate) config: Arc<serde_json::Value>,
 }
 
 /// A path that is written in this program.
@@ -57,6 +95,16 @@ pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
     ctl::mount(&mut mounts, parts, creator);
     program::mount(&mut mounts, creator);
     kept::mount(&mut mounts, parts);
+    mail::mount(&mut mounts, parts);
+    letters::mount(&mut mounts, parts);
+    peers::mount(&mut mounts, parts);
+    export::mount(&mut mounts);
+    streams::mount(&mut mounts, parts);
+    metrics::mount(&mut mounts, parts);
+    hud::mount(&mut mounts, creator);
+    identity::mount(&mut mounts, parts);
+    nostr::mount(&mut mounts, parts, creator);
+    http::mount(&mut mounts, parts);
     mounts.mount(at("/approvals"), Arc::new(Approvals::new(parts)), "consent");
     mounts
 }

@@ -2,6 +2,7 @@
 
 mod store {
     pub(crate) mod fixture;
+    mod letters;
 }
 
 use std::sync::Arc;

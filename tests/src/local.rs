@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::client::Client;
 use anyhow::{Context as _, Result, ensure};
+use oa_nips::nostr::secp256k1::schnorr::Signature;
 use oa_nips::nostr::util::BoxedFuture;
 use oa_nips::nostr::{Event, Keys, PublicKey, RelayUrl, UnsignedEvent};
 use oa_nips::port::{Signer, SignerError};
+use oa_nips::signed::DataDigest;
 use oa_node::agent::AgentId;
 use oa_node::drivers::nostr::RelaySpec;
 use oa_node::engine::Programs;
@@ -156,6 +158,13 @@ impl Signer for Slow {
         Box::pin(async move {
             self.check()?;
             self.inner.sign(event).await
+        })
+    }
+
+    fn sign_data(&self, data: DataDigest) -> BoxedFuture<'_, Result<Signature, SignerError>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.sign_data(data).await
         })
     }
 

@@ -160,7 +160,7 @@ async fn what_is_wrong_is_named() {
         (2, read(2, Verb::Read, "/agents/../node"), Code::InvalidPath, "/agents/../node"),
         (3, read(3, Verb::Read, "/agents"), Code::IsDir, "/agents"),
         (4, read(4, Verb::List, "/node/status"), Code::NotDir, "/node/status"),
-        (5, read(5, Verb::Remove, "/agents"), Code::Unavailable, "remove"),
+        (5, read(5, Verb::Remove, "/agents"), Code::PermissionDenied, "/agents"),
         (6, call(6, "/agents/new", "name = \"A\""), Code::InvalidInput, "name"),
         (7, call(7, "/agents/new", "colour = 3"), Code::InvalidInput, "line 1"),
     ] {

@@ -19,7 +19,7 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
         Agent::New(new) => Some(manifest_of(new)?),
         _ => None,
     };
-    let mut client = connect(context).await?;
+    let client = connect(context).await?;
     let output = context.output;
     match args {
         Agent::New(_) => {
@@ -28,7 +28,7 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
             output.object(&created);
             output.say(format!("{} is {}", field(&created, "name"), field(&created, "npub")));
         }
-        Agent::List => list(context, &mut client).await?,
+        Agent::List => list(context, &client).await?,
         Agent::Show { name } => {
             let status =
                 object(&client.ask(Verb::Read, &format!("/agents/{name}/status"), Vec::new()).await?)?;
@@ -38,19 +38,19 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
                 output.say(format!("{key:<12} {value}"));
             }
         }
-        Agent::Rm { name } => ctl(context, &mut client, &name, "remove").await?,
+        Agent::Rm { name } => ctl(context, &client, &name, "remove").await?,
         Agent::Allow { name, npub, not } => {
             public_key(&npub)?;
             let verb = if not { "deny" } else { "allow" };
-            ctl(context, &mut client, &name, &format!("{verb} {npub}")).await?;
+            ctl(context, &client, &name, &format!("{verb} {npub}")).await?;
         }
-        Agent::Ctl { name, word } => ctl(context, &mut client, &name, &word).await?,
+        Agent::Ctl { name, word } => ctl(context, &client, &name, &word).await?,
     }
     client.close().await;
     Ok(())
 }
 
-async fn ctl(context: &Context, client: &mut Client, name: &str, word: &str) -> Result<()> {
+async fn ctl(context: &Context, client: &Client, name: &str, word: &str) -> Result<()> {
     let path = format!("/agents/{name}/ctl");
     let said = object(&client.ask(Verb::Call, &path, word.as_bytes().to_vec()).await?)?;
     context.output.object(&said);
@@ -61,7 +61,7 @@ async fn ctl(context: &Context, client: &mut Client, name: &str, word: &str) -> 
     Ok(())
 }
 
-async fn list(context: &Context, client: &mut Client) -> Result<()> {
+async fn list(context: &Context, client: &Client) -> Result<()> {
     let entries = client.ask(Verb::List, "/agents", Vec::new()).await?;
     let entries: Vec<Stat> = serde_json::from_slice(&entries).map_err(|error| no_json(&error))?;
     for Stat { name, .. } in entries.into_iter().filter(|entry| entry.name != NEW) {

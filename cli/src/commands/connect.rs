@@ -22,8 +22,8 @@ pub(crate) fn run(context: &Context, args: Connect) -> Result<()> {
         relay_url(&args.relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
     let home = Home::prepare(&context.home)?;
     let me = match &args.key_file {
-        Some(file) => import(&home, file)?,
-        None => operator_key(&home)?,
+        Some(file) => import(&home, file, context)?,
+        None => operator_key(&home, &context.passphrase)?,
     };
     Remembered { relay: relay.clone(), node: Npub(node) }.save(&home.client())?;
     let output = context.output;
@@ -35,22 +35,27 @@ pub(crate) fn run(context: &Context, args: Connect) -> Result<()> {
 }
 
 /// Takes a key over into the home; never over another one.
-fn import(home: &Home, file: &Path) -> Result<PublicKey> {
+fn import(home: &Home, file: &Path, context: &Context) -> Result<PublicKey> {
+    let source = &context.passphrase;
     let keys = if file.as_os_str() == "-" {
         let text = stdin()?;
         Keys::parse(text.trim())
             .map_err(|_| Error::new(Kind::Usage, "stdin holds neither an nsec nor 64 hex digits"))?
     } else {
-        KeyFile::load(file)?.keys().clone()
+        source.key(file)?.keys().clone()
     };
     let path = home.operator_key();
     if path.exists() {
-        let kept = KeyFile::load(&path)?;
+        let kept = source.key(&path)?;
         if kept.keys().public_key() != keys.public_key() {
             let message = format!("{} holds another key", path.display());
             return Err(Error::new(Kind::Failed, message).hint("choose another --home for this node"));
         }
         return Ok(kept.keys().public_key());
     }
-    Ok(KeyFile::save(&path, keys)?.keys().public_key())
+    let key = match source.kept()? {
+        Some(passphrase) => KeyFile::save_encrypted(&path, keys, &passphrase)?,
+        None => KeyFile::save(&path, keys)?,
+    };
+    Ok(key.keys().public_key())
 }

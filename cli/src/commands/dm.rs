@@ -22,15 +22,16 @@ pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
             format!("{} bytes are too many for one message; it may have {TEXT_BYTES_MAX}", text.len());
         return Err(Error::new(Kind::Usage, message));
     }
-    let mut client = connect(context).await?;
-    let to = resolve(&mut client, &args.to).await?;
+    let client = connect(context).await?;
+    let to = resolve(&client, &args.to).await?;
     let protocol = if args.nip04 { Protocol::Nip04 } else { Protocol::Nip17 };
-    let id = client.dm(to, &text, protocol).await?;
+    let mut sent = client.dm(to, &text, protocol).await?;
+    let id = sent.id;
     let output = context.output;
     if args.no_wait {
         output.object(&json!({ "sent": id, "to": npub(&to) }));
     } else {
-        let mail = client.answer(to, id, args.wait, |worry| output.note(worry)).await?;
+        let mail = client.answer(&mut sent, args.wait, |worry| output.note(worry)).await?;
         output.object(&json!({
             "sent": id,
             "from": npub(&mail.author),
@@ -45,7 +46,7 @@ pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
 }
 
 /// An npub as it is; a name by asking the node.
-async fn resolve(client: &mut Client, to: &str) -> Result<PublicKey> {
+async fn resolve(client: &Client, to: &str) -> Result<PublicKey> {
     if let Ok(key) = public_key(to) {
         return Ok(key);
     }

@@ -1,16 +1,22 @@
-//! `oa ls | stat | cat | call | write | append`: the node's tree, path by path.
+//! `oa ls | stat | cat | call | write | append | mkdir | rm | mv`: the node's tree, path by path.
 
-use oa_nips::files::{FileType, Stat, Verb};
+use oa_nips::files::{Code, FileType, MESSAGE_BYTES_MAX, Reply, Request, Verb};
+use serde_json::json;
 
-use crate::args::{Content, Place};
+use crate::args::{Content, Move, One, Place, Queue};
+use crate::client::{CallError, Client, Order};
 use crate::commands::{connect, stdin_bytes};
 use crate::context::Context;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+
+/// Bytes of a file over one message that are asked for at once.
+const PART_BYTES: u64 = MESSAGE_BYTES_MAX as u64 / 4;
 
 pub(crate) async fn ls(context: &Context, place: Place) -> Result<()> {
-    let entries: Vec<Stat> =
-        ask(context, Verb::List, &place.path, Vec::new()).await.and_then(|json| parse(&json))?;
-    for entry in entries {
+    let client = connect(context).await?;
+    let entries = client.list(&place.path).await;
+    client.close().await;
+    for entry in entries? {
         context.output.object(&entry);
         let slash = if entry.file_type == FileType::Dir { "/" } else { "" };
         context.output.say(format!("{}{slash}", entry.name));
@@ -19,37 +25,88 @@ pub(crate) async fn ls(context: &Context, place: Place) -> Result<()> {
 }
 
 pub(crate) async fn stat(context: &Context, place: Place) -> Result<()> {
-    let stat: Stat = ask(context, Verb::Stat, &place.path, Vec::new()).await.and_then(|json| parse(&json))?;
+    let client = connect(context).await?;
+    let stat = client.stat(&place.path).await;
+    client.close().await;
+    let stat = stat?;
     context.output.object(&stat);
     context.output.say(format!("{:?} {} {} bytes", stat.file_type, stat.name, stat.size).to_lowercase());
     Ok(())
 }
 
 pub(crate) async fn cat(context: &Context, place: Place) -> Result<()> {
-    let content = ask(context, Verb::Read, &place.path, Vec::new()).await?;
-    context.output.bytes(&content)
+    let client = connect(context).await?;
+    let printed = print(context, &client, &place.path).await;
+    client.close().await;
+    printed
+}
+
+/// One message is a snapshot, and its frames come as fast as any; only what does not fit one is read in parts.
+async fn print(context: &Context, client: &Client, path: &str) -> Result<()> {
+    let whole = client.call(&Request::new(crate::client::fresh(), Verb::Read, path, Vec::new())).await;
+    match whole {
+        Ok(content) => return context.output.bytes(&content),
+        Err(CallError::Refused(error)) if error.code == Code::TooLarge => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut offset = 0;
+    loop {
+        let part = client.read(path, offset, PART_BYTES).await?;
+        if part.is_empty() {
+            return Ok(());
+        }
+        context.output.bytes(&part)?;
+        offset += part.len() as u64;
+    }
 }
 
 /// Writes, appends or calls; what a call answers is printed.
 pub(crate) async fn send(context: &Context, verb: Verb, content: Content) -> Result<()> {
-    let body = if content.body == "-" { stdin_bytes()? } else { content.body.into_bytes() };
-    let answer = ask(context, verb, &content.path, body).await?;
-    context.output.bytes(&answer)?;
+    let Content { path, body, queue } = content;
+    let body = if body == "-" { stdin_bytes()? } else { body.into_bytes() };
+    change(context, Order { verb, path, body }, &queue).await
+}
+
+/// Creates a folder, or removes something.
+pub(crate) async fn one(context: &Context, verb: Verb, one: One) -> Result<()> {
+    change(context, Order { verb, path: one.path, body: Vec::new() }, &one.queue).await
+}
+
+/// Moves something.
+pub(crate) async fn mv(context: &Context, args: Move) -> Result<()> {
+    let order = Order { verb: Verb::Rename, path: args.from, body: args.to.into_bytes() };
+    change(context, order, &args.queue).await
+}
+
+async fn change(context: &Context, order: Order, queue: &Queue) -> Result<()> {
+    let client = connect(context).await?;
+    let changed = if queue.queue {
+        leave(context, &client, order, queue).await
+    } else {
+        let Order { verb, path, body } = order;
+        client.ask(verb, &path, body).await.and_then(|answer| answered(context, &answer))
+    };
+    client.close().await;
+    changed
+}
+
+/// Leaves a command on the relay; says its queue, or waits for what it answers.
+async fn leave(context: &Context, client: &Client, order: Order, queue: &Queue) -> Result<()> {
+    let mut queued = client.queue(vec![order]).await?;
+    let Some(wait) = queue.wait else {
+        context.output.object(&json!({ "queue": queued.id }));
+        context.output.say(queued.id.to_string());
+        return Ok(());
+    };
+    context.output.note(format!("queued as {}", queued.id));
+    let replies = client.replies(&mut queued, wait).await?;
+    replies.into_iter().try_for_each(|reply: Reply| answered(context, &reply.map_err(Error::from)?))
+}
+
+fn answered(context: &Context, answer: &[u8]) -> Result<()> {
+    context.output.bytes(answer)?;
     if !answer.is_empty() && !answer.ends_with(b"\n") {
         context.output.bytes(b"\n")?;
     }
     Ok(())
-}
-
-async fn ask(context: &Context, verb: Verb, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
-    let mut client = connect(context).await?;
-    let answer = client.ask(verb, path, body).await;
-    client.close().await;
-    answer
-}
-
-fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|error| {
-        Error::new(Kind::Failed, format!("the node's answer is not what it should be: {error}"))
-    })
 }

@@ -1,56 +1,91 @@
 //! `oa logs`: what an agent did, a line a tick.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
-use oa_nips::files::Verb;
+use oa_nips::files::reader::News;
 use serde_json::Value;
 
 use crate::args::Logs;
 use crate::client::Client;
 use crate::commands::connect;
+use crate::commands::tail::{Whole, missed};
 use crate::context::{Context, Signals};
 use crate::error::Result;
 
-/// How often a followed log is asked for.
-const EVERY: Duration = Duration::from_secs(1);
-
 pub(crate) async fn run(context: &Context, args: Logs) -> Result<()> {
-    let mut client = connect(context).await?;
-    let (path, key) = if args.refused { ("refused", "n") } else { ("ticks", "seq") };
-    let path = format!("/agents/{}/logs/{path}", args.agent);
-    let mut next = 0;
-    let mut signals = Signals::catch()?;
-    loop {
-        next = print(context, &mut client, &path, key, next).await?;
-        if !args.follow {
-            break;
-        }
-        tokio::select! {
-            () = signals.next() => break,
-            () = tokio::time::sleep(EVERY) => {}
-        }
-    }
+    let client = connect(context).await?;
+    let done = logs(context, &client, &args).await;
     client.close().await;
-    Ok(())
+    done
 }
 
-/// Prints the lines from number `next` on; answers the number after the last.
-async fn print(context: &Context, client: &mut Client, path: &str, key: &str, mut next: u64) -> Result<u64> {
-    let lines = client.ask(Verb::Read, path, Vec::new()).await?;
-    for line in String::from_utf8_lossy(&lines).lines() {
-        let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
-        let Some(number) = value.get(key).and_then(Value::as_u64).filter(|number| *number >= next) else {
-            continue;
-        };
-        if next > 0 && number > next {
-            context.output.note(format!("({} lines were too many to be kept for reading)", number - next));
-        }
-        next = number + 1;
-        context.output.object(&value);
-        context.output.say(text(&value));
+async fn logs(context: &Context, client: &Client, args: &Logs) -> Result<()> {
+    let (path, key) = if args.refused { ("refused", "n") } else { ("ticks", "seq") };
+    let path = format!("/agents/{}/logs/{path}", args.agent);
+    let mut log = Log { context, key, next: 0, whole: Whole::default(), rest: Vec::new() };
+    if !args.follow {
+        log.print(&client.read(&path, 0, 0).await?);
+        return Ok(());
     }
-    Ok(next)
+    let mut signals = Signals::catch()?;
+    let mut watch = client.watch(&path, 0);
+    let done = loop {
+        tokio::select! {
+            () = signals.next() => break Ok(()),
+            next = watch.next() => match next {
+                Some(Ok(news)) => log.take(news),
+                Some(Err(error)) => break Err(error),
+                None => break Ok(()),
+            }
+        }
+    };
+    watch.stop().await;
+    done
+}
+
+/// Prints each line once, whether the log comes whole again and again or grows.
+struct Log<'a> {
+    context: &'a Context,
+    /// What numbers the lines.
+    key: &'static str,
+    /// The number after the last one printed.
+    next: u64,
+    whole: Whole,
+    /// A line whose end has not come yet.
+    rest: Vec<u8>,
+}
+
+impl Log<'_> {
+    fn take(&mut self, news: News) {
+        missed(self.context.output, news.missed);
+        if news.piece.edition.is_some() {
+            if let Some(whole) = self.whole.push(news) {
+                self.print(&whole);
+            }
+            return;
+        }
+        if news.missed > 0 {
+            self.rest.clear();
+        }
+        self.rest.extend(news.piece.bytes);
+        let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let lines: Vec<u8> = self.rest.drain(..end).collect();
+        self.print(&lines);
+    }
+
+    fn print(&mut self, lines: &[u8]) {
+        for line in String::from_utf8_lossy(lines).lines() {
+            let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
+            let number = value.get(self.key).and_then(Value::as_u64);
+            let Some(number) = number.filter(|number| *number >= self.next) else { continue };
+            if self.next > 0 && number > self.next {
+                let count = number - self.next;
+                self.context.output.note(format!("({count} lines were too many to be kept for reading)"));
+            }
+            self.next = number + 1;
+            self.context.output.object(&value);
+            self.context.output.say(text(&value));
+        }
+    }
 }
 
 fn text(line: &Value) -> String {

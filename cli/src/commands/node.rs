@@ -24,10 +24,10 @@ pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<Stri
         let message = format!("{} is there already", home.config().display());
         return Err(Error::new(Kind::Failed, message).hint("edit it, or choose another --home"));
     }
-    let seed = host::seed(&home)?;
+    let seed = host::seed(&home, &context.passphrase)?;
     let operator = match operator {
         Some(operator) => operator,
-        None => host::operator_key(&home)?,
+        None => host::operator_key(&home, &context.passphrase)?,
     };
     std::fs::write(home.config(), template(&[Npub(operator)], &relays))?;
     let node = seed.node().public_key();
@@ -50,7 +50,7 @@ pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<Stri
     Ok(())
 }
 
-pub(crate) async fn run(context: &Context) -> Result<()> {
+pub(crate) async fn run(context: &Context, take_lease: bool) -> Result<()> {
     let signals = Signals::catch()?;
     let home = Home::peek(&context.home)?;
     let config = Config::load(&home.config())?;
@@ -67,13 +67,17 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
         relay_url: config.relay.url.as_ref().map(parse).transpose()?,
         relays,
         operators: config.operators.iter().map(|npub| npub.0).collect(),
+        approvers: config.approvers.iter().map(|npub| npub.0).collect(),
+        viewers: config.viewers.iter().map(|npub| npub.0).collect(),
+        srv: config.srv.clone(),
         agents: config.agents,
         allow_private: config.allow_private,
         sweep,
         dormant_after: Duration::from_secs(config.dormant_after_s),
+        take_lease,
     };
     let operators = plan.operators.clone();
-    let host = Host::start(home, plan).await?;
+    let host = Host::start(home, plan, context).await?;
     let agents = host.node.agents().map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
     let output = context.output;
     let named = |(name, key): &(String, _)| json!({ "name": name, "npub": npub(key) });
@@ -92,7 +96,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
 }
 
 pub(crate) async fn status(context: &Context) -> Result<()> {
-    let mut client = connect(context).await?;
+    let client = connect(context).await?;
     let status = client.ask(Verb::Read, "/node/status", Vec::new()).await?;
     let status: Value = serde_json::from_slice(&status)
         .map_err(|error| Error::new(Kind::Failed, format!("the node's answer is no status: {error}")))?;

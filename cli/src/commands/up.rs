@@ -28,7 +28,7 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
     let relays = args.relay.iter().map(|url| relay_url(url)).collect::<std::result::Result<_, _>>();
     let relays = relays.map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
     let home = Home::open(&context.home)?;
-    let operator = host::operator_key(&home)?;
+    let operator = host::operator_key(&home, &context.passphrase)?;
     let mut concierge = Manifest::new(CONCIERGE, CONCIERGE);
     "Notes, goals and reminders by direct message. Say help.".clone_into(&mut concierge.about);
     concierge.dm.policy = Policy::Open;
@@ -38,6 +38,9 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
         relay_url: None,
         relays,
         operators: vec![operator],
+        approvers: Vec::new(),
+        viewers: Vec::new(),
+        srv: std::collections::BTreeMap::new(),
         agents: vec![concierge],
         allow_private: Vec::new(),
         sweep: SweepConfig {
@@ -45,8 +48,9 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
             ..SweepConfig::default()
         },
         dormant_after: Duration::from_secs(300),
+        take_lease: args.take_lease,
     };
-    let host = Host::start(home, plan).await?;
+    let host = Host::start(home, plan, context).await?;
     if let Some(owner) = owner {
         host.node.set_owner(CONCIERGE, owner).await?;
     }

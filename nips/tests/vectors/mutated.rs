@@ -1,6 +1,9 @@
 //! Valid input with a few bytes changed, cut or doubled: whatever comes of it, decoding answers and does not panic.
 
 use oa_nips::envelope::Envelope;
+use oa_nips::files::queued::{self, Command};
+use oa_nips::files::reader::WatchReader;
+use oa_nips::files::watch::{Asked, StreamFrame};
 use oa_nips::files::{Assembler, Frame};
 use oa_nips::lease::Published;
 use oa_nips::mail;
@@ -106,6 +109,19 @@ fn decode(text: &str) {
             let _ = message.clone().into_request(op).map(|request| request.frames());
             let _ = message.into_reply();
         }
+    }
+    if let Ok(Asked::Feed(feed)) = Asked::parse(text) {
+        assert_eq!(Asked::parse(&feed.to_json()).ok(), Some(Asked::Feed(feed)));
+    }
+    if let Ok(frame) = StreamFrame::parse(text) {
+        let (op, _) = (frame.op, frame.piece());
+        let (mut reader, _) = WatchReader::new(op, 0, 1 << 16, 0);
+        let _ = reader.frame(frame, op, 0);
+        let _ = reader.tick(op, reader.due_ms());
+    }
+    if let Ok(rumor) = UnsignedEvent::from_json(text) {
+        let _ = rumor.tags.public_keys().next().map(|node| Command::read(&rumor, node));
+        let _ = queued::read_reply(&rumor, &rumor.pubkey);
     }
     if let Ok(record) = serde_json::from_str::<Record>(text) {
         let head = Head { seq: record.header.seq, hash: record.header.prev, ..Head::GENESIS };

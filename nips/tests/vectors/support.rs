@@ -38,7 +38,12 @@ pub(crate) fn recompute(file: &str, section: &str, compute: impl Fn(&Value) -> V
 
 /// Checks that each case is refused for the reason it says.
 pub(crate) fn refuse(file: &str, read: impl Fn(&Value) -> Result<(), String>) {
-    for case in cases(file, "refused") {
+    refuse_in(file, "refused", read);
+}
+
+/// The same for a section of another name.
+pub(crate) fn refuse_in(file: &str, section: &str, read: impl Fn(&Value) -> Result<(), String>) {
+    for case in cases(file, section) {
         let error = read(&case["given"]).expect_err(case["name"].as_str().unwrap());
         assert_eq!(Value::from(error), case["error"], "{file}, {}", case["name"]);
     }

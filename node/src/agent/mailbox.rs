@@ -159,6 +159,14 @@ pub fn hearing(
     }
 }
 
+/// How far somebody is trusted; whoever would not be heard is a stranger.
+pub fn trust(manifest: &Manifest, owner: Option<&PublicKey>, peer: &Peer, who: &PublicKey) -> Trust {
+    match hearing(manifest, owner, peer, who, u8::MAX) {
+        Hearing::Heard(trust) => trust,
+        Hearing::Pair | Hearing::Refused(_) => Trust::Stranger,
+    }
+}
+
 /// How full an inbox is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fill {

@@ -1,5 +1,8 @@
 //! The manifest: what an agent's owner says it is and may do, as TOML.
 
+mod http;
+mod hud;
+
 use std::fmt;
 
 use oa_nips::nostr::{PublicKey, RelayUrl};
@@ -8,6 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::namespace::Path;
 use crate::namespace::mount::Access;
+
+pub use http::{Http, Method};
+pub use hud::Hud;
 
 /// Most public keys in an allowlist.
 pub const ALLOW_MAX: usize = 1000;
@@ -22,6 +28,8 @@ pub const RELAYS_MAX: usize = 10;
 
 /// Most people with a role.
 pub const ROLES_MAX: usize = 100;
+/// Most sites that requests may go to.
+pub const SITES_MAX: usize = 200;
 
 /// An agent's manifest. Every table has defaults; unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +55,9 @@ pub struct Manifest {
     /// What its tree has besides, or lacks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountSpec>,
+    /// Where its requests may go.
+    #[serde(default)]
+    pub http: Http,
     /// Who may write to it.
     #[serde(default)]
     pub dm: Dm,
@@ -56,6 +67,9 @@ pub struct Manifest {
     /// What it may say in public, and where it may look.
     #[serde(default)]
     pub nostr: Nostr,
+    /// What onlookers see.
+    #[serde(default)]
+    pub hud: Hud,
     /// What becomes of its tick records.
     #[serde(default)]
     pub records: Publishing,
@@ -307,6 +321,10 @@ pub enum ManifestError {
     Name(String),
     #[error("mounts: {0}")]
     Mount(String),
+    #[error("http.allow: over {SITES_MAX} sites")]
+    TooManySites,
+    #[error("hud.fields: {0}")]
+    Hud(String),
     #[error("roles: over {ROLES_MAX} people")]
     TooManyRoles,
     #[error("dm.allow: over {ALLOW_MAX} keys")]
@@ -332,9 +350,11 @@ impl Manifest {
             roles: Roles::default(),
             mounts: Vec::new(),
             autonomy: Autonomy::default(),
+            http: Http::default(),
             dm: Dm::default(),
             replies: Replies::default(),
             nostr: Nostr::default(),
+            hud: Hud::default(),
             records: Publishing::default(),
             overflow: Overflow::default(),
         }
@@ -375,6 +395,10 @@ impl Manifest {
         for mount in &self.mounts {
             mount.check().map_err(ManifestError::Mount)?;
         }
+        if self.http.allow.len() > SITES_MAX {
+            return Err(ManifestError::TooManySites);
+        }
+        self.hud.check().map_err(ManifestError::Hud)?;
         if self.dm.allow.len() > ALLOW_MAX {
             return Err(ManifestError::AllowTooLong);
         }
@@ -421,6 +445,7 @@ mod tests {
         let manifest = Manifest::parse("name = \"alice\"").unwrap();
         assert_eq!(manifest.dm.policy, Policy::Pairing);
         assert_eq!(manifest.replies.burst, 100);
+        assert_eq!((manifest.http.allow.len(), manifest.http.per_day), (0, 1000));
         assert_eq!(Manifest::parse(&manifest.to_toml()).unwrap(), manifest);
     }
 
@@ -443,6 +468,10 @@ mod tests {
         assert!(wrong.contains("line 3") && wrong.contains("policy"), "{wrong}");
         let unknown = Manifest::parse("name = \"alice\"\ncolour = 1\n").unwrap_err().to_string();
         assert!(unknown.contains("line 2") && unknown.contains("colour"), "{unknown}");
+        let star = Manifest::parse("name = \"alice\"\n[http]\nallow = [\"*\"]\n").unwrap_err().to_string();
+        assert!(star.contains("line 3") && star.contains("star"), "{star}");
+        let private = Manifest::parse("name = \"alice\"\n[http]\nallow_private = true\n");
+        assert!(private.is_err(), "private addresses are not the owner's to open");
         for bad in ["", "Alice", "-a", "a b", "../x"] {
             assert!(matches!(Manifest::new(bad, "echo").check(), Err(ManifestError::Name(_))), "{bad}");
         }

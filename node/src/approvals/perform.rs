@@ -36,6 +36,9 @@ pub(crate) fn start(shared: Arc<Shared>, kick: Arc<Notify>, cancel: Cancellation
                 () = kick.notified() => {}
                 _ = every.tick() => {}
             }
+            if shared.tenure.epoch().is_none() {
+                continue;
+            }
             if let Err(error) = round(&shared).await {
                 tracing::warn!(%error, "approvals are looked at again later");
             }

@@ -6,13 +6,12 @@
 //! with ([`Ledger`]), and hands over the difference.
 //!
 //! - [`pool`]: the handle, and the ports it implements
-//! - `connection`: the actor of one relay; `session`: the pure machine inside; `socket`, `dial`, `address`: its wire
+//! - `connection`: the actor of one relay; `session`: the pure machine inside; `socket`, `dial`: its wire
 //! - `sweep`, with `negentropy` and `paging`: the catch-up
 //! - `wanted`: what is listened for, in shards; `foreign`: relays on demand
 //!
 //! Nothing here reads mail: contents are neither decrypted nor logged.
 
-mod address;
 mod backoff;
 mod connection;
 mod dial;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use oa_nips::nostr::PublicKey;
 
-use crate::agent::AgentId;
+use crate::agent::{AgentId, Lifecycle};
 use crate::approvals;
 use crate::outbox::Outbox;
 use crate::store::write::{AgentChange, FileChange, Verdict, Write};
@@ -13,6 +13,9 @@ use crate::subscriptions;
 
 /// The parts of a node that are told.
 pub(crate) trait Told: Debug + Send + Sync {
+    /// An agent goes on in another state, at somebody's word.
+    fn becomes(&self, agent: AgentId, lifecycle: Lifecycle, reason: Option<&str>);
+
     /// Something is in an agent's inbox, or it may tick again.
     fn arrived(&self, agent: AgentId);
 
@@ -37,6 +40,7 @@ pub(crate) struct Hooks(OnceLock<Box<dyn Told>>);
 #[derive(Debug, Default)]
 pub(crate) struct After {
     arrived: Vec<AgentId>,
+    became: Vec<(AgentId, Lifecycle, Option<String>)>,
     created: Vec<(AgentId, PublicKey)>,
     approvals: bool,
     subscriptions: Vec<AgentId>,
@@ -49,9 +53,12 @@ impl After {
         for write in writes {
             match write {
                 Write::Poke(poke) => after.arrived.push(poke.agent),
-                Write::ChangeAgent(id, AgentChange::Lifecycle(..) | AgentChange::Manifest(_)) => {
+                Write::Letter(id, ..) => after.arrived.push(*id),
+                Write::ChangeAgent(id, AgentChange::Lifecycle(lifecycle, reason)) => {
+                    after.became.push((*id, *lifecycle, reason.clone()));
                     after.arrived.push(*id);
                 }
+                Write::ChangeAgent(id, AgentChange::Manifest(_)) => after.arrived.push(*id),
                 Write::Row(row) if row.space == approvals::SPACE => after.approvals = true,
                 Write::CreateAgent(new) => after.created.push((new.id, new.pubkey)),
                 Write::Commit(commit) => after.files(commit.agent, &commit.files),
@@ -86,6 +93,9 @@ impl Hooks {
         }
         if after.approvals {
             told.approvals();
+        }
+        for (agent, lifecycle, reason) in after.became {
+            told.becomes(agent, lifecycle, reason.as_deref());
         }
         after.subscriptions.into_iter().for_each(|agent| told.subscriptions(agent));
         after.arrived.into_iter().for_each(|agent| told.arrived(agent));

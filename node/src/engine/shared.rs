@@ -8,6 +8,7 @@ use crate::agent::manifest::Manifest;
 use crate::engine::running::Running;
 use crate::engine::turns::Turns;
 use crate::engine::hooks::Hooks;
+use crate::feeds::Feeds;
 use crate::keyring::Keyring;
 use crate::namespace::Consent;
 use crate::notice::Notices;
@@ -17,6 +18,7 @@ use crate::program::{Agent, Concierge, Echo};
 use crate::serve::Mounted;
 use crate::store::Store;
 use crate::store::backend::BackendError;
+use crate::tenure::Tenure;
 use crate::time::Time;
 
 /// Manifests kept parsed.
@@ -29,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) keyring: Arc<dyn Keyring>,
     pub(crate) time: Arc<dyn Time>,
     pub(crate) notices: Notices,
+    /// What onlookers are shown.
+    pub(crate) feeds: Arc<Feeds>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) outbox: Outbox,
     pub(crate) running: Running,
@@ -42,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) roles: Roles,
     /// What follows writes that land.
     pub(crate) hooks: Hooks,
+    /// Whether the node may act now.
+    pub(crate) tenure: Tenure,
     pub(crate) manifests: Manifests,
     pub(crate) programs: Programs,
 }

@@ -1,5 +1,6 @@
 //! One tick: load, run, commit. The program works on an overlay, with no transaction open while it does.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use oa_nips::record::{self, Fields, RECORD_BYTES_MAX, Record};
 use serde_json::{Value, json};
 
 use crate::agent::Lifecycle;
+use crate::alarms;
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::mailbox::Bucket;
 use crate::agent::manifest::Manifest;
@@ -32,6 +34,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 const SIGN_DEADLINE: Duration = Duration::from_secs(1);
 /// Changed files listed in a record; the rest is counted.
 const CALLS_MAX: usize = 64;
+/// Messages and events listed in a record; the rest is counted.
+const SENT_MAX: usize = 32;
 
 /// Everything a tick starts from.
 #[derive(Debug, Clone)]
@@ -128,12 +132,13 @@ fn namespace(shared: &Shared, begun: &Begun) -> Result<Namespace, NoCommit> {
         Vec::new()
     };
     let durable = world::JournalFile {
+        tenure: shared.tenure.clone(),
         store: shared.store.clone(),
         time: shared.time.clone(),
-        agent: id,
+        feeds: shared.feeds.clone(),
+        row: begun.row.clone(),
         seq: begun.seq,
         envelope: envelope.id,
-        lease_epoch: begun.row.lease_epoch,
     };
     let setting = Setting {
         mounts: shared.mounts.of(&begun.manifest),
@@ -182,25 +187,30 @@ async fn commit(
     seed: &[u8; 32],
 ) -> Made {
     let (row, envelope) = (&begun.row, &begun.envelope);
-    let Done { files, reply: text, out: more, writes, calls } = done;
+    let Done { files, reply: text, out: more, mut writes, calls } = done;
     let state = {
         let written = files.iter().map(|(path, content)| (path.as_str(), content.as_deref()));
         record::state_hash(&row.head.state, written)
     };
-    let reply = reply(shared, begun, text, now_ms).await;
-    let fields = fields(begun, &files, &calls, &reply, duration_ms);
+    let mut draws = draws(shared, begun, &more);
+    let reply = reply(shared, begun, text, now_ms, &draws).await;
+    let mut fields = fields(begun, &files, &calls, &reply, duration_ms);
+    list_sent(&mut fields, row, &more);
     let agent = Hex(row.pubkey.to_bytes());
     let record = bounded(|fields| Record::new(agent, row.session, &row.head, state, fields, seed), fields);
     let head = record.head();
     let (mut out, mut bucket) = (Vec::new(), None);
     if let Reply::Sent { item, bucket: drawn, .. } = reply {
         out.push(*item);
+        draws.remove(&drawn.0);
         bucket = Some(drawn);
     }
+    writes.extend(draws.into_iter().map(|(peer, bucket)| Write::Draw(row.id, peer, bucket)));
     let at_ms = shared.time.now_ms();
     let unsigned = |outgoing| OutRow { outgoing, stage: Stage::Unsigned, at_ms };
     out.extend(more.into_iter().map(unsigned));
-    let origin = envelope.origin.as_ref().and_then(|origin| serde_json::to_value(origin).ok());
+    let heard = envelope.heard.as_ref().map(|heard| json!({ alarms::HEARD: heard }));
+    let origin = envelope.origin.as_ref().and_then(|origin| serde_json::to_value(origin).ok()).or(heard);
     let (files, alarms) = world::split(files, envelope.accepted_at_ms, origin.as_ref());
     let commit = TickCommit {
         agent: row.id,
@@ -219,8 +229,43 @@ async fn commit(
     Made { commit, writes }
 }
 
+/// Buckets as the messages of a tick leave them.
+type Draws = BTreeMap<PublicKey, Bucket>;
+
+/// What a tick's messages draw, other than its reply: from the same buckets, and before it. `/nostr/dm` has refused
+/// what they do not hold.
+fn draws(shared: &Shared, begun: &Begun, out: &[Outgoing]) -> Draws {
+    let (mut draws, envelope) = (Draws::new(), &begun.envelope);
+    for outgoing in out {
+        let Outgoing::Mail { draft, .. } = outgoing else { continue };
+        let peer = draft.recipient;
+        let old = draws.get(&peer).copied().or_else(|| shared.store.peer(begun.row.id, &peer).ok()??.bucket);
+        let known = shared.directory.remembered(&peer);
+        let is_bot = envelope.auto_hop() > 0 || known.is_some_and(|contact| contact.is_bot);
+        let drawn = Bucket::take(old, &begun.manifest.replies, is_bot, envelope.accepted_at_ms).or(old);
+        draws.extend(drawn.map(|drawn| (peer, drawn)));
+    }
+    draws
+}
+
+/// Adds what a tick sent besides its reply to the record's list.
+fn list_sent(fields: &mut Fields, row: &AgentRow, out: &[Outgoing]) {
+    let item = |outgoing: &Outgoing| match outgoing {
+        Outgoing::Mail { draft, .. } => {
+            json!({ "id": draft.rumor(row.pubkey).id, "to": draft.recipient.to_bech32().unwrap_or_default() })
+        }
+        Outgoing::Event { event } => json!({ "id": event.id, "kind": event.kind.as_u16() }),
+    };
+    if let Some(sent) = fields.get_mut("sent").and_then(Value::as_array_mut) {
+        sent.extend(out.iter().take(SENT_MAX).map(item));
+    }
+    if let Some(more) = out.len().checked_sub(SENT_MAX).filter(|more| *more > 0) {
+        fields.insert("sent_left_out".to_owned(), json!(more));
+    }
+}
+
 /// The rules against loops: hops are counted, and each correspondent has a bucket.
-async fn reply(shared: &Shared, begun: &Begun, text: Option<String>, now_ms: u64) -> Reply {
+async fn reply(shared: &Shared, begun: &Begun, text: Option<String>, now_ms: u64, draws: &Draws) -> Reply {
     let envelope = &begun.envelope;
     let (Some(content), Some(origin)) = (text, &envelope.origin) else { return Reply::None };
     if origin.auto_hop >= AUTO_HOPS_MAX {
@@ -228,9 +273,10 @@ async fn reply(shared: &Shared, begun: &Begun, text: Option<String>, now_ms: u64
     }
     let known = shared.directory.remembered(&origin.peer);
     let is_bot = origin.auto_hop > 0 || known.is_some_and(|contact| contact.is_bot);
-    let bucket = match shared.store.peer(begun.row.id, &origin.peer) {
-        Ok(peer) => peer.unwrap_or_default().bucket,
-        Err(_) => None,
+    let bucket = match (draws.get(&origin.peer), shared.store.peer(begun.row.id, &origin.peer)) {
+        (Some(drawn), _) => Some(*drawn),
+        (None, Ok(peer)) => peer.unwrap_or_default().bucket,
+        (None, Err(_)) => None,
     };
     let Some(bucket) = Bucket::take(bucket, &begun.manifest.replies, is_bot, envelope.accepted_at_ms) else {
         return Reply::Held("rate");

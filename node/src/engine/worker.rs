@@ -8,8 +8,7 @@ use oa_nips::nostr::ToBech32;
 use crate::agent::AgentId;
 use crate::agent::Lifecycle;
 use crate::agent::envelope::{Envelope, Kind, Trust};
-use crate::agent::mailbox::{self, Hearing};
-use crate::agent::manifest::Manifest;
+use crate::agent::mailbox;
 use crate::engine::plan::Plan;
 use crate::engine::running::Slot;
 use crate::engine::schedule::Left;
@@ -17,6 +16,7 @@ use crate::engine::shared::Shared;
 use crate::engine::supervisor::{Blocked, Cause, Judgement, judge};
 use crate::engine::hooks::After;
 use crate::engine::tick::{self, Begun, Made, NoCommit};
+use crate::engine::world;
 use crate::namespace::CallMade;
 use crate::notice::Notice;
 use crate::program::Fault;
@@ -82,15 +82,19 @@ async fn step(
     waiting: Waiting,
 ) -> Result<bool, BackendError> {
     let _turn = shared.turns.of(agent).await;
+    if shared.tenure.epoch().is_none() {
+        return Ok(false);
+    }
     let Some(row) = shared.store.agent(agent)? else { return Ok(false) };
     if !row.lifecycle.ticks() {
         return Ok(false);
     }
     let manifest = shared.manifests.get(&shared.store, agent, row.version)?;
-    let trust = trust(shared, &row, &manifest, &waiting.envelope)?;
+    let trust = world::trust(&shared.store, &row, &manifest, &waiting.envelope)?;
     let Waiting { envelope, failures, journaled, .. } = waiting;
     let begun =
         Begun { row: Arc::new(row), manifest, seq, envelope: Arc::new(envelope), failures, journaled, trust };
+    shared.feeds.tick_begins(&begun);
     let _slot = shared.running.enter(agent, begun.envelope.id.0);
     let Some(program) = shared.programs.get(&begun.manifest.program) else {
         let reason = format!("there is no program {:?}", begun.manifest.program);
@@ -123,8 +127,13 @@ async fn land(
     started: std::time::Instant,
 ) -> Result<bool, BackendError> {
     let Made { commit, writes } = made;
+    if shared.tenure.epoch().is_none() {
+        tracing::warn!(agent = begun.row.name, "the lease ran out under a tick: it runs again under the next");
+        return Ok(false);
+    }
     let outcome = commit.record.fields.get("outcome").and_then(|o| o.as_str()).unwrap_or("done").to_owned();
     let seq = commit.record.header.seq;
+    let lifecycle = commit.lifecycle;
     let mut unit = vec![Write::Commit(Box::new(commit))];
     unit.extend(writes);
     let after = After::of(&unit);
@@ -136,31 +145,10 @@ async fn land(
     }
     shared.hooks.landed(after, &verdicts, &shared.outbox);
     let duration_ms = millis(started.elapsed());
+    shared.feeds.tick_ends(begun, lifecycle, duration_ms);
     let agent = begun.row.name.clone();
-    shared.notices.tell(|| Notice::Tick { agent, seq, outcome, duration_ms });
+    shared.notices.tell_tick(begun.row.id, || Notice::Tick { agent, seq, outcome, duration_ms });
     Ok(true)
-}
-
-/// How far whoever woke the agent is trusted now, which may differ from when the mail came in.
-fn trust(
-    shared: &Shared,
-    row: &AgentRow,
-    manifest: &Manifest,
-    envelope: &Envelope,
-) -> Result<Trust, BackendError> {
-    // Whoever wrote an event did not write to the agent.
-    if envelope.heard.is_some() {
-        return Ok(Trust::Stranger);
-    }
-    let Some(origin) = &envelope.origin else { return Ok(Trust::Node) };
-    let peer = shared.store.peer(row.id, &origin.peer)?.unwrap_or_default();
-    let hearing = mailbox::hearing(manifest, row.owner.as_ref(), &peer, &origin.peer, u8::MAX);
-    Ok(match hearing {
-        // A legacy message cannot command.
-        Hearing::Heard(Trust::Owner) if origin.protocol == oa_nips::mail::Protocol::Nip04 => Trust::Allowed,
-        Hearing::Heard(trust) => trust,
-        Hearing::Pair | Hearing::Refused(_) => Trust::Stranger,
-    })
 }
 
 async fn fail(
@@ -174,6 +162,7 @@ async fn fail(
     let row = &begun.row;
     let judgement = judge(cause, begun.trust, begun.failures, row.failures);
     tracing::warn!(agent = row.name, envelope = %begun.envelope.id, reason, "tick failed");
+    shared.feeds.tick_fails(begun, &reason, calls);
     shared.notices.tell(|| Notice::Tick {
         agent: row.name.clone(),
         seq: row.head.seq,

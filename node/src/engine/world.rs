@@ -4,16 +4,23 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use oa_nips::files::Code;
+use oa_nips::mail::Protocol;
 use serde_json::Value;
 
 use crate::agent::AgentId;
 use crate::agent::alarm::{self, Alarm};
-use crate::agent::envelope::EnvelopeId;
+use crate::agent::envelope::{Envelope, EnvelopeId, Trust};
+use crate::agent::mailbox;
+use crate::agent::manifest::Manifest;
+use crate::feeds::Feeds;
 use crate::namespace::journal::Line;
 use crate::namespace::service::State;
 use crate::namespace::{Durable, Error, Path};
 use crate::store::Store;
+use crate::store::backend::BackendError;
+use crate::store::row::AgentRow;
 use crate::store::write::{AlarmChange, FileChange, Journaled, Verdict, Write};
+use crate::tenure::Tenure;
 use crate::time::Time;
 
 /// One agent's committed files.
@@ -21,6 +28,25 @@ use crate::time::Time;
 pub(crate) struct Files {
     pub(crate) store: Store,
     pub(crate) agent: AgentId,
+}
+
+/// How far whoever an envelope is from is trusted now, which may differ from when the mail came in.
+pub(crate) fn trust(
+    store: &Store,
+    row: &AgentRow,
+    manifest: &Manifest,
+    envelope: &Envelope,
+) -> Result<Trust, BackendError> {
+    // Whoever wrote an event did not write to the agent.
+    if envelope.heard.is_some() {
+        return Ok(Trust::Stranger);
+    }
+    let Some(origin) = &envelope.origin else { return Ok(Trust::Node) };
+    let peer = store.peer(row.id, &origin.peer)?.unwrap_or_default();
+    let trust = mailbox::trust(manifest, row.owner.as_ref(), &peer, &origin.peer);
+    // A legacy message cannot command.
+    let is_weak = trust == Trust::Owner && origin.protocol == Protocol::Nip04;
+    Ok(if is_weak { Trust::Allowed } else { trust })
 }
 
 /// The id of an alarm from its path, `/schedule/<id>.json`.
@@ -73,18 +99,24 @@ pub(crate) fn split(
 pub(crate) struct JournalFile {
     pub(crate) store: Store,
     pub(crate) time: Arc<dyn Time>,
-    pub(crate) agent: AgentId,
+    pub(crate) tenure: Tenure,
+    pub(crate) feeds: Arc<Feeds>,
+    pub(crate) row: Arc<AgentRow>,
     pub(crate) seq: u64,
     pub(crate) envelope: EnvelopeId,
-    pub(crate) lease_epoch: u64,
 }
 
 impl Durable for JournalFile {
     fn record(&self, first: u32, lines: Vec<Line>) -> BoxFuture<'_, Result<(), Error>> {
-        let Self { agent, seq, envelope, lease_epoch, .. } = *self;
+        let Self { seq, envelope, .. } = *self;
+        let AgentRow { id: agent, lease_epoch, .. } = *self.row;
         let at_ms = self.time.now_ms();
+        self.feeds.calls(&self.row, &lines);
         let write = Write::Journal(Box::new(Journaled { agent, seq, envelope, lease_epoch, first, lines, at_ms }));
         Box::pin(async move {
+            if self.tenure.epoch().is_none() {
+                return Err(Error::new(Code::Stale, "/", "the lease has run out"));
+            }
             match self.store.write(write).await {
                 Ok(Verdict::Done) => Ok(()),
                 Ok(_) => Err(Error::new(Code::Stale, "/", "the tick may no longer run")),

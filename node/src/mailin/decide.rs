@@ -45,6 +45,14 @@ impl Decided {
         }
     }
 
+    /// Whether something is said or decided in the name of agent or node.
+    pub(super) fn answers(&self) -> bool {
+        match &self.write {
+            Write::Settle(settled) => !matches!(settled.answer, Answer::Refuse { .. } | Answer::Own),
+            _ => false,
+        }
+    }
+
     pub(super) fn refused(&self, reason: &str) -> Notice {
         let from = self.from.and_then(|key| key.to_bech32().ok());
         Notice::MailRefused { agent: self.name.clone(), from, reason: reason.to_owned() }
@@ -59,7 +67,8 @@ pub(super) fn decide(
 ) -> Result<Option<Decided>, BackendError> {
     let now_ms = shared.time.now_ms();
     let (agent, mail, event, pow_bits) = match opened {
-        Opened::Nothing | Opened::Later => return Ok(None),
+        // Commands go another way.
+        Opened::Nothing | Opened::Later | Opened::Command { .. } => return Ok(None),
         Opened::Foreign(event) => return Ok(Some(Decided::quiet(Write::Handled(vec![event])))),
         Opened::Unreadable { agent, event, reason } => {
             let Some(row) = shared.store.agent(agent)? else { return Ok(None) };

@@ -1,8 +1,9 @@
 //! Opening an event: verify, decrypt, check, whose is it.
 
+use oa_nips::kind;
 use oa_nips::mail::{self, Mail, UnwrapError};
-use oa_nips::nostr::{Event, EventId};
-use oa_nips::port::SignerError;
+use oa_nips::nostr::{Event, EventId, PublicKey, UnsignedEvent};
+use oa_nips::port::{Signer, SignerError};
 
 use crate::agent::AgentId;
 use crate::engine::shared::Shared;
@@ -15,6 +16,8 @@ pub(super) type EventRef = (u64, EventId);
 pub(super) enum Opened {
     /// Mail for one of our agents.
     Mail { agent: AgentId, mail: Box<Mail>, event: EventRef, pow_bits: u8 },
+    /// A command for the node, queued while it was away.
+    Command { caller: PublicKey, rumor: Box<UnsignedEvent>, event: EventRef },
     /// For one of our agents, but nothing it can read.
     Unreadable { agent: AgentId, event: EventRef, reason: String },
     /// For nobody here.
@@ -52,6 +55,14 @@ pub(super) async fn open(shared: &Shared, event: Event, is_verified: bool) -> Op
         return Opened::Foreign(found);
     };
     let signer = shared.keyring.agent(agent);
+    if agent == AgentId::NODE && event.kind == kind::WRAP {
+        match command(&event, &*signer).await {
+            Ok(Some((caller, rumor))) => return Opened::Command { caller, rumor: Box::new(rumor), event: found },
+            // It is mail, or nothing: what opens it next says what.
+            Ok(None) | Err(UnwrapError::Open(_) | UnwrapError::Signer(SignerError::Refused(_))) => {}
+            Err(UnwrapError::Signer(SignerError::Unavailable(_))) => return Opened::Later,
+        }
+    }
     match mail::unwrap(&event, &*signer).await {
         Ok(mail) => {
             let pow_bits = leading_zeros(event.id.as_bytes());
@@ -63,6 +74,18 @@ pub(super) async fn open(shared: &Shared, event: Event, is_verified: bool) -> Op
         }
         Err(error) => Opened::Unreadable { agent, event: found, reason: error.to_string() },
     }
+}
+
+/// The command that a wrap holds and who proves to have written it; nothing when it holds something else.
+async fn command(
+    event: &Event,
+    signer: &dyn Signer,
+) -> Result<Option<(PublicKey, UnsignedEvent)>, UnwrapError> {
+    mail::check_outer(event)?;
+    let seal = mail::open_seal(&signer.nip44_decrypt(&event.pubkey, &event.content).await?)?;
+    let rumor = signer.nip44_decrypt(&seal.author, &seal.ciphertext).await?;
+    let rumor = mail::rumor_of(&seal.author, &rumor)?;
+    Ok((rumor.kind == kind::FILES_REQUEST).then_some((seal.author, rumor)))
 }
 
 /// Leading zero bits of an id (NIP-13).

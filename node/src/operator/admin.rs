@@ -6,12 +6,13 @@ use oa_nips::files::{Code, OpError};
 use oa_nips::nostr::PublicKey;
 use tokio::sync::Notify;
 
-use crate::agent::AgentId;
+use crate::agent::{AgentId, Lifecycle};
 use crate::agent::manifest::Manifest;
 use crate::drivers::nostr::Pool;
 use crate::engine::Engine;
 use crate::engine::hooks::{After, Told};
 use crate::engine::shared::Shared;
+use crate::feeds::Feeds;
 use crate::keyring::Addresses;
 use crate::namespace::mount::Mounts;
 use crate::operator::roles::Roles;
@@ -59,6 +60,7 @@ impl Admin {
 #[derive(Debug)]
 pub(crate) struct Herald {
     pub(crate) engine: Engine,
+    pub(crate) feeds: Arc<Feeds>,
     pub(crate) pool: Pool,
     pub(crate) addresses: Arc<Addresses>,
     /// Wakes who makes what was consented to.
@@ -67,6 +69,10 @@ pub(crate) struct Herald {
 }
 
 impl Told for Herald {
+    fn becomes(&self, agent: AgentId, lifecycle: Lifecycle, reason: Option<&str>) {
+        self.feeds.becomes(agent, lifecycle, reason);
+    }
+
     fn arrived(&self, agent: AgentId) {
         self.engine.arrived_soon(agent);
     }
@@ -85,6 +91,7 @@ impl Told for Herald {
     }
 
     fn removed(&self, agent: AgentId, key: PublicKey) {
+        self.feeds.removed(agent);
         self.subscriptions.refresh(agent);
         self.addresses.remove(&key);
         self.pool.unlisten(&key);

@@ -31,8 +31,12 @@ const NAMES: usize = 100_000;
 /// Keeps the reply of a mutating operation in the same transaction.
 pub(super) type Keep<'a> = &'a (dyn Fn(&Reply) -> Write + Send + Sync);
 
-/// Whether somebody may be answered at all.
+/// Whether somebody may be answered at all. A node that does not hold the lease of its key is silent: another may be
+/// answering under it.
 pub(super) fn has_role(admin: &Admin, caller: &PublicKey) -> bool {
+    if admin.shared.tenure.epoch().is_none() {
+        return false;
+    }
     admin.roles.anywhere(&admin.shared, caller).is_ok_and(|role| role > Role::Stranger)
 }
 
@@ -123,7 +127,7 @@ impl Place {
         Context { role: self.role, caller: self.caller, subject, wake: None, now_ms: self.now_ms, key }
     }
 
-    async fn stat(&self, admin: &Admin) -> Result<Stat, Error> {
+    pub(super) async fn stat(&self, admin: &Admin) -> Result<Stat, Error> {
         self.check(Right::Read).or_else(|error| self.check(Right::Write).map_err(|_| error))?;
         let name = self.whole.name().unwrap_or("/");
         if self.path == Path::root() || self.is_agents() {
@@ -322,13 +326,18 @@ async fn transact(
         }
     }
     let reply: Reply = Ok(reply);
+    let named = writes.iter().find_map(|write| match write {
+        Write::CreateAgent(new) => Some(new.manifest.name.clone()),
+        _ => None,
+    });
     let removed = writes.iter().any(|write| matches!(write, Write::ChangeAgent(_, AgentChange::Remove)));
     let after = After::of(&writes);
     writes.push(keep(&reply));
     let verdicts = shared.store.commit(writes).await?;
     match verdicts.iter().find(|verdict| verdict.stops_unit()) {
         Some(Verdict::NameTaken) => {
-            return Err(OpError::new(Code::Exists, "there is an agent of that name already"));
+            let name = named.unwrap_or_default();
+            return Err(OpError::new(Code::Exists, format!("there is an agent named {name} already")));
         }
         Some(verdict) => {
             tracing::debug!(?verdict, path = %place.whole, "change not taken");

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::feeds::Feeds;
 use crate::keyring::Keyring;
 use crate::notice::{Notice, Notices};
 use crate::outbox::{ACK_DEADLINE, Directory, IN_FLIGHT, TRIED_FOR, sign};
@@ -51,6 +52,7 @@ pub(crate) struct Carrier {
     pub(crate) directory: Arc<Directory>,
     pub(crate) own: Vec<RelayUrl>,
     pub(crate) notices: Notices,
+    pub(crate) feeds: Arc<Feeds>,
     pub(crate) time: Arc<dyn Time>,
 }
 
@@ -64,12 +66,14 @@ enum Nudge {
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox {
     nudges: mpsc::Sender<Nudge>,
+    feeds: Arc<Feeds>,
 }
 
 impl Outbox {
     /// New items are committed.
     pub(crate) fn nudge(&self, range: OutRange) {
         if range.from < range.to {
+            range.ids().for_each(|id| self.feeds.outgoing(id));
             let _ = self.nudges.try_send(Nudge::New(range));
         }
     }
@@ -92,6 +96,7 @@ impl Outbox {
 /// Starts the actor; it ends when `cancel` does, giving what is on its way a moment to be answered.
 pub(crate) fn start(carrier: Carrier, cancel: CancellationToken) -> (Outbox, tokio::task::JoinHandle<()>) {
     let (nudges, queue) = mpsc::channel(NUDGES);
+    let feeds = carrier.feeds.clone();
     let actor = Actor {
         carrier,
         ready: VecDeque::new(),
@@ -102,7 +107,7 @@ pub(crate) fn start(carrier: Carrier, cancel: CancellationToken) -> (Outbox, tok
         carried: JoinSet::new(),
         retrying: 0,
     };
-    (Outbox { nudges }, tokio::spawn(actor.run(queue, cancel)))
+    (Outbox { nudges, feeds }, tokio::spawn(actor.run(queue, cancel)))
 }
 
 #[derive(Debug)]
@@ -269,14 +274,14 @@ impl Carrier {
         if !waits {
             let finished = OutRow { stage: Stage::Finished(parcels), ..row };
             self.tell(id, was_sent, &finished);
-            self.store.write(Write::Out(id, Box::new(finished))).await?;
+            self.moved(id, finished).await?;
             return Ok(Carried::Finished);
         }
         let moved = Stage::Signed(parcels);
         if moved != row.stage {
             row.stage = moved;
             self.tell(id, was_sent, &row);
-            self.store.write(Write::Out(id, Box::new(row))).await?;
+            self.moved(id, row).await?;
         }
         Ok(Carried::Again)
     }
@@ -288,8 +293,15 @@ impl Carrier {
         parcels: Vec<Parcel>,
     ) -> Result<Carried, BackendError> {
         row.stage = Stage::Finished(parcels);
-        self.store.write(Write::Out(id, Box::new(row))).await?;
+        self.moved(id, row).await?;
         Ok(Carried::Finished)
+    }
+
+    /// Keeps how far an item has come.
+    async fn moved(&self, id: OutId, row: OutRow) -> Result<(), BackendError> {
+        self.store.write(Write::Out(id, Box::new(row))).await?;
+        self.feeds.outgoing(id);
+        Ok(())
     }
 
     /// Signs and persists; nothing when the signer is away, an empty list when it will never sign this.
@@ -309,7 +321,7 @@ impl Carrier {
             }
         };
         row.stage = Stage::Signed(parcels.clone());
-        self.store.write(Write::Out(id, Box::new(row.clone()))).await?;
+        self.moved(id, row.clone()).await?;
         Ok(Some(parcels))
     }
 

@@ -18,11 +18,14 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
         None => Err(Error::not_found("/trigger")),
     });
     mounts.mount_file(at("/trigger"), FileType::Value, Arc::new(trigger.fixed()), "envelope");
-    let relays = parts.relays.clone();
+    let (relays, subscriptions) = (parts.relays.clone(), parts.subscriptions.clone());
     let status = OneFile::value(move |cx| {
         let subject = cx.subject()?;
-        Ok(status(subject.row, subject.manifest, &relays, cx.now_ms).to_string().into_bytes())
+        let mut status = status(subject.row, subject.manifest, &relays, cx.now_ms);
+        status["subscriptions"] = subscriptions.status(subject.row.id);
+        Ok(status.to_string().into_bytes())
     });
+    let status = status.watched(super::metrics::changes(parts));
     mounts.mount_file(at("/status"), FileType::Value, Arc::new(status), "status");
     let identity = |read: fn(&Context<'_>) -> Result<Vec<u8>, Error>| Arc::new(OneFile::value(read).fixed());
     let npub = identity(|cx| Ok(cx.subject()?.row.pubkey.to_bech32().unwrap_or_default().into_bytes()));

@@ -37,8 +37,8 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Arc<Creator>) 
         let creator = creator.clone();
         Box::pin(async move { set_manifest(cx, &creator, text(change)?) })
     });
+    let manifest = manifest.watched(super::metrics::changes(parts));
     mounts.mount_file(at("/manifest"), FileType::Value, Arc::new(manifest), "manifest");
-    let _ = parts;
 }
 
 /// What was written, as text.

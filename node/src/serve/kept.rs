@@ -1,4 +1,4 @@
-//! What a node keeps of an agent beside its files: ticks, refusals, dead letters, outgoing items, as JSON lines.
+//! What a node keeps of an agent beside its files: refusals, dead letters, outgoing items, as JSON lines.
 
 use std::sync::Arc;
 
@@ -6,12 +6,13 @@ use oa_nips::nostr::ToBech32;
 use serde_json::{Value, json};
 
 use super::{OneFile, Parts, at};
+use crate::feeds::outgoing;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
 use crate::namespace::service::FileType;
 use crate::store::Store;
 use crate::store::backend::BackendError;
-use crate::store::row::{AgentRow, OutRow, Outgoing, Stage};
+use crate::store::row::AgentRow;
 
 /// Lines of a log that are answered: the newest.
 const LINES: usize = 1000;
@@ -19,8 +20,7 @@ const LINES: usize = 1000;
 type Lines = fn(&Store, &AgentRow) -> Result<Vec<u8>, BackendError>;
 
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
-    let files: [(&'static str, Lines, &str); 4] = [
-        ("/logs/ticks", ticks, "records"),
+    let files: [(&'static str, Lines, &str); 3] = [
         ("/logs/refused", refused, "refusals"),
         ("/deadletter/list", dead_letters, "dead letters"),
         ("/outbox/list", outbox, "outgoing"),
@@ -37,12 +37,6 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
 /// One JSON value a line.
 pub(super) fn lines(values: impl IntoIterator<Item = Value>) -> Vec<u8> {
     values.into_iter().flat_map(|value| format!("{value}\n").into_bytes()).collect()
-}
-
-fn ticks(store: &Store, row: &AgentRow) -> Result<Vec<u8>, BackendError> {
-    let from = row.head.seq.saturating_sub(LINES as u64);
-    let records = store.records(row.id, from, LINES)?;
-    Ok(lines(records.into_iter().map(|record| json!({ "seq": record.header.seq, "fields": record.fields }))))
 }
 
 fn refused(store: &Store, row: &AgentRow) -> Result<Vec<u8>, BackendError> {
@@ -67,20 +61,4 @@ fn outbox(store: &Store, row: &AgentRow) -> Result<Vec<u8>, BackendError> {
     let mut items = store.outbox(row.id, LINES)?;
     items.reverse();
     Ok(lines(items.into_iter().map(|(n, item)| outgoing(n, &item))))
-}
-
-/// An outgoing item, and how far it came.
-pub(super) fn outgoing(n: u64, item: &OutRow) -> Value {
-    let (what, to) = match &item.outgoing {
-        Outgoing::Mail { draft, .. } => ("mail".to_owned(), draft.recipient.to_bech32().ok()),
-        Outgoing::Event { event } => (format!("event of kind {}", event.kind.as_u16()), None),
-    };
-    let (stage, relays) = match &item.stage {
-        Stage::Unsigned => ("unsigned", json!([])),
-        Stage::Signed(parcels) | Stage::Finished(parcels) => {
-            let targets: Vec<_> = parcels.iter().flat_map(|parcel| &parcel.targets).collect();
-            (if matches!(item.stage, Stage::Finished(_)) { "finished" } else { "signed" }, json!(targets))
-        }
-    };
-    json!({ "n": n, "at": item.at_ms / 1000, "what": what, "to": to, "stage": stage, "sent": item.is_sent(), "relays": relays })
 }

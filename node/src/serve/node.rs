@@ -26,7 +26,7 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
         Box::pin(async move { create(cx, &by, text(change)?) })
     });
     mounts.mount_file(at("/agents/new"), FileType::Call, Arc::new(new), "creates an agent");
-    let (store, pool) = (parts.store.clone(), pool.clone());
+    let (store, pool, subscriptions) = (parts.store.clone(), pool.clone(), parts.subscriptions.clone());
     let all = {
         let pool = pool.clone();
         OneFile::value(move |_| Ok(json!(relays(&pool)).to_string().into_bytes()))
@@ -34,17 +34,22 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
     mounts.mount_file(at("/node/relays"), FileType::Value, Arc::new(all), "relays");
     let status = OneFile::value(move |_| {
         let io = |error: crate::store::backend::BackendError| Error::io("/node/status", error.to_string());
+        let (listened, lost) = subscriptions.totals();
         let status = json!({
             "npub": node.to_bech32().unwrap_or_default(),
             "version": env!("CARGO_PKG_VERSION"),
             "agents": store.names(NAMES).map_err(io)?.len(),
             "floor": store.floor_s().map_err(io)?,
+            "subscriptions": { "listened": listened, "lost": lost },
             "relays": relays(&pool),
         });
         Ok(status.to_string().into_bytes())
     });
     mounts.mount_file(at("/node/status"), FileType::Value, Arc::new(status), "status");
     super::srv::mount(&mut mounts, &parts.srv);
+    super::config::mount(&mut mounts, parts);
+    super::secrets::mount(&mut mounts, parts);
+    super::streams::mount_node(&mut mounts, parts);
     mounts.mount(at("/approvals"), Arc::new(super::Approvals::new(parts)), "consent");
     let version = OneFile::value(|_| Ok(env!("CARGO_PKG_VERSION").as_bytes().to_vec()));
     mounts.mount_file(at("/node/version"), FileType::Value, Arc::new(version), "version");

@@ -243,6 +243,16 @@ impl Store {
         self.numbered(Table::DeadLetters, id, Range::prefix(key::agent(id)))
     }
 
+    /// One dead letter.
+    pub fn dead_letter(&self, id: AgentId, n: u64) -> Result<Option<DeadLetter>> {
+        self.get(Table::DeadLetters, &key::numbered(id, n))
+    }
+
+    /// How many dead letters an agent has.
+    pub fn dead_letter_count(&self, id: AgentId) -> Result<usize> {
+        Ok(self.backend.scan(Table::DeadLetters, &Range::prefix(key::agent(id)))?.len())
+    }
+
     /// Tick records from `seq` on.
     pub fn records(&self, id: AgentId, seq: u64, limit: usize) -> Result<Vec<Record>> {
         let to = Range::prefix(key::agent(id)).to;

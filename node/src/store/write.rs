@@ -3,6 +3,7 @@
 mod agent;
 mod journal;
 mod known;
+mod letter;
 mod mail;
 mod out;
 mod tick;
@@ -13,6 +14,7 @@ use oa_nips::port::{Row, RowWrite};
 
 pub use agent::{AgentChange, NewAgent};
 pub use journal::Journaled;
+pub use letter::LetterChange;
 pub use mail::{Answer, Delivery, Settled};
 pub use out::Published;
 pub use tick::{AlarmChange, AlarmFiring, Failed, Poke, TickCommit, Told};
@@ -43,6 +45,8 @@ pub enum Write {
     Fail(Failed),
     /// Puts an envelope of the node's own making into an inbox.
     Poke(Box<Poke>),
+    /// Puts a dead letter back into the inbox, or drops it.
+    Letter(AgentId, u64, LetterChange),
     /// Notes what a tick is about to do, or has done, on the outside.
     Journal(Box<Journaled>),
     /// Changes files of an agent's state between its ticks.
@@ -132,6 +136,7 @@ impl Write {
             Self::Commit(commit) => commit.apply(tx),
             Self::Fail(failed) => failed.apply(tx),
             Self::Poke(poke) => poke.apply(tx),
+            Self::Letter(agent, n, change) => change.apply(agent, n, tx),
             Self::Journal(journaled) => journaled.apply(tx),
             Self::Files(agent, files, alarms) => tick::change_files(tx, agent, files, alarms),
             Self::Fire(firing) => firing.apply(tx),

@@ -166,6 +166,7 @@ impl Fixture {
             agent: self.agent,
             seq,
             reason: "test".into(),
+            effects: Vec::new(),
             is_crash: false,
             max: 4,
             then,

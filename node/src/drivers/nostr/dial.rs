@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use oa_nips::nostr::RelayUrl;
 use oa_nips::nostr::types::url::{Host, Url};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use super::address::Gate;
+use crate::drivers::address::Gate;
+use crate::drivers::tls;
 
 /// Addresses of one host that are tried, one after the other.
 const ADDRESSES_MAX: usize = 4;
@@ -71,7 +72,7 @@ pub(super) struct Dialer {
 impl Dialer {
     /// Messages over `message_bytes_max` end a connection; a dial takes `deadline` at most, in all.
     pub(super) fn new(gate: Gate, message_bytes_max: usize, deadline: Duration) -> Self {
-        Self { gate, tls: tls_config(), message_bytes_max, deadline }
+        Self { gate, tls: tls::config(), message_bytes_max, deadline }
     }
 
     /// Connects.
@@ -153,15 +154,6 @@ pub(super) fn literal_address(url: &RelayUrl) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, url.port_or_known_default()?))
 }
 
-/// Mozilla's roots and an explicit provider: rustls panics if it has to choose between two that others linked.
-fn tls_config() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
@@ -170,11 +162,6 @@ mod tests {
 
     fn dialer(gate: Gate) -> Dialer {
         Dialer::new(gate, 1 << 20, Duration::from_secs(5))
-    }
-
-    #[test]
-    fn tls_can_be_set_up() {
-        assert!(tls_config().is_ok());
     }
 
     #[tokio::test]

@@ -15,13 +15,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::address::{Allowed, Gate};
 use super::connection::{Connection, Kind, Shared, View};
 use super::dial::{Dialer, literal_address};
 use super::foreign::Foreign;
 use super::link::{End, Fetched, Link, link};
 use super::wanted::Wanted;
 use super::{Config, Incoming, Keyring, Ledger, RelayStatus, verify};
+use crate::drivers::address::{Allowed, Gate};
 
 /// The relay pool of a process. Clones are handles to the same one; dropping the last ends it.
 #[derive(Debug, Clone)]

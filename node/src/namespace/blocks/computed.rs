@@ -22,6 +22,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use oa_nips::files::Code;
+
 use super::ring::Ring;
 use crate::namespace::error::Error;
 use crate::namespace::path::Path;
@@ -322,7 +324,7 @@ impl FileService for Computed {
                     let content = read(cx).await?;
                     Ok(if span == Span::ALL { content } else { span.of(&content) })
                 }
-                Found::File(_) => Err(Error::denied(path)),
+                Found::File(_) => Err(Error::new(Code::PermissionDenied, path, "is not to be read")),
                 Found::Stream(ring) => Ok(ring.read(span).bytes),
                 Found::Beneath(service, rest) => {
                     service.read(cx, &rest, span).await.map_err(|error| error.at(path))

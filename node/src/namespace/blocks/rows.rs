@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use oa_nips::files::Code;
+
 use crate::namespace::error::Error;
 use crate::namespace::path::Path;
 use crate::namespace::service::{
@@ -104,7 +106,9 @@ impl FileService for Rows {
             let name = row(path)?.ok_or_else(|| Error::is_dir(path))?;
             match (self.read)(cx, name)? {
                 Some(content) => Ok(span.of(&content)),
-                None => self.find(cx, path).and_then(|_| Err(Error::denied(path))),
+                None => self.find(cx, path).and_then(|_| {
+                    Err(Error::new(Code::PermissionDenied, path, "is not to be read"))
+                }),
             }
         })
     }

@@ -128,11 +128,24 @@ pub(super) fn change_files(
 
 /// Puts an envelope at the end of the inbox; the caller stores the row.
 pub(super) fn enqueue(tx: &mut Tx<'_>, row: &mut AgentRow, envelope: Envelope, is_strangers: bool) -> u64 {
+    put_last(tx, row, Waiting { envelope, is_strangers, failures: 0, crashes: 0, journaled: false })
+}
+
+/// As [`enqueue`] for an envelope that was given up before; somebody wants it, so it counts against no quota.
+pub(super) fn enqueue_again(
+    tx: &mut Tx<'_>,
+    row: &mut AgentRow,
+    envelope: Envelope,
+    journaled: bool,
+) -> u64 {
+    put_last(tx, row, Waiting { envelope, is_strangers: false, failures: 0, crashes: 0, journaled })
+}
+
+fn put_last(tx: &mut Tx<'_>, row: &mut AgentRow, waiting: Waiting) -> u64 {
     let seq = row.inbox_next;
     row.inbox_next += 1;
     row.inbox_depth += 1;
-    row.inbox_strangers += u32::from(is_strangers);
-    let waiting = Waiting { envelope, is_strangers, failures: 0, crashes: 0, journaled: false };
+    row.inbox_strangers += u32::from(waiting.is_strangers);
     tx.put(Table::Inbox, key::numbered(row.id, seq), &waiting);
     seq
 }

@@ -83,6 +83,12 @@ impl Rings {
         Some(ring)
     }
 
+    /// Whether an agent has any ring.
+    pub fn is_open(&self, agent: AgentId) -> bool {
+        // Without any ring there is nothing to look through, and this is asked often.
+        self.bytes() > 0 && self.table().agents.contains_key(&agent)
+    }
+
     /// Adds a line to an agent's ring of this name, and makes room elsewhere if that is needed.
     pub fn push_line(&self, agent: AgentId, name: &str, line: impl AsRef<[u8]>) {
         self.ring(agent, name).push_line(line);
@@ -97,7 +103,7 @@ impl Rings {
     }
 
     /// Where a ring would start that does not exist.
-    fn start(&self) -> u64 {
+    pub fn start(&self) -> u64 {
         self.table().start
     }
 

@@ -1,13 +1,20 @@
 //! Which addresses a URL given by others may lead to.
 //!
-//! Whoever writes a relay list chooses what the node connects to; without this check that is a way into the
-//! operator's own network. The check is on the address that is then connected to, after resolution.
+//! Whoever writes a relay list, or a program that makes requests, chooses what the node connects to; without this check
+//! that is a way into the operator's own network. The check is on the address that is then connected to, after
+//! resolution.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A host or address that the operator listed.
+/// A host or address that the operator listed, with one port or all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Allowed {
+pub(crate) struct Allowed {
+    what: What,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
     /// Whatever this name resolves to, compared without regard to case.
     Host(String),
     /// This address, by whatever name.
@@ -15,36 +22,53 @@ pub(super) enum Allowed {
 }
 
 impl Allowed {
-    /// Reads an entry of the operator's list.
-    pub(super) fn parse(entry: &str) -> Self {
-        let bare = entry.trim().trim_start_matches('[').trim_end_matches(']');
-        bare.parse().map_or_else(|_| Self::Host(bare.to_ascii_lowercase()), Self::Address)
+    /// Reads an entry of the operator's list: a name or an address, and a port after a colon if only that is meant.
+    pub(crate) fn parse(entry: &str) -> Self {
+        let entry = entry.trim();
+        if let Ok(address) = entry.parse::<SocketAddr>() {
+            return Self { what: What::Address(address.ip()), port: Some(address.port()) };
+        }
+        let bare = entry.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(ip) = bare.parse() {
+            return Self { what: What::Address(ip), port: None };
+        }
+        let with_port = entry.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = with_port.map_or((entry, None), |(host, port)| (host, Some(port)));
+        Self { what: What::Host(host.to_ascii_lowercase()), port }
+    }
+
+    fn covers(&self, host: &str, address: SocketAddr) -> bool {
+        let is_it = match &self.what {
+            What::Host(name) => name.eq_ignore_ascii_case(host),
+            What::Address(ip) => *ip == address.ip().to_canonical(),
+        };
+        is_it && self.port.is_none_or(|port| port == address.port())
     }
 }
 
-/// What decides on each address of a foreign relay.
+/// What decides on each address of a host that others named.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// What the operator listed.
-    pub(super) allowed: Vec<Allowed>,
+    pub(crate) allowed: Vec<Allowed>,
     /// Where the operator's own relays are, as far as their URLs say so by number.
-    pub(super) own: Vec<SocketAddr>,
+    pub(crate) own: Vec<SocketAddr>,
 }
 
 impl Gate {
     /// Whether `host`, which resolved to `address`, may be connected to.
-    pub(super) fn admits(&self, host: &str, address: SocketAddr) -> bool {
-        is_public(address.ip())
-            || self.own.contains(&address)
-            || self.allowed.iter().any(|allowed| match allowed {
-                Allowed::Host(name) => name.eq_ignore_ascii_case(host),
-                Allowed::Address(ip) => *ip == address.ip().to_canonical(),
-            })
+    pub(crate) fn admits(&self, host: &str, address: SocketAddr) -> bool {
+        is_public(address.ip()) || self.own.contains(&address) || self.lists(host, address)
+    }
+
+    /// Whether the operator listed `host`, which resolved to `address`.
+    pub(crate) fn lists(&self, host: &str, address: SocketAddr) -> bool {
+        self.allowed.iter().any(|allowed| allowed.covers(host, address))
     }
 }
 
 /// Whether an address is one of the public internet (IANA's special-purpose registries).
-pub(super) fn is_public(ip: IpAddr) -> bool {
+fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
         IpAddr::V6(ip) => is_public_v6(ip),
@@ -152,5 +176,18 @@ mod tests {
         assert!(gate.admits("localhost", "127.0.0.1:7447".parse().unwrap()));
         assert!(!gate.admits("localhost", "127.0.0.1:7448".parse().unwrap()));
         assert!(!gate.admits("anything", "10.0.0.8:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_port_that_is_listed_opens_no_other() {
+        let allowed = ["models.lan:8080", "10.0.0.7:80", "[::1]:80"].map(Allowed::parse).to_vec();
+        let gate = Gate { allowed, own: Vec::new() };
+        assert!(gate.lists("models.lan", "10.0.0.9:8080".parse().unwrap()));
+        assert!(gate.lists("anything", "10.0.0.7:80".parse().unwrap()));
+        assert!(gate.lists("anything", "[::1]:80".parse().unwrap()));
+        for (host, address) in [("models.lan", "10.0.0.9:80"), ("anything", "10.0.0.7:81"), ("anything", "[::1]:22")] {
+            assert!(!gate.admits(host, address.parse().unwrap()), "{host} {address}");
+        }
+        assert!(!gate.lists("one.one.one.one", "1.1.1.1:443".parse().unwrap()), "public, and not listed");
     }
 }
