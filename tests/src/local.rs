@@ -16,6 +16,7 @@ use oa_node::drivers::nostr::RelaySpec;
 use oa_node::engine::Programs;
 use oa_node::engine::running::Running;
 use oa_node::keyring::{Addresses, Keyring, SeedKeyring};
+use oa_node::lease::{self, Start};
 use oa_node::namespace::Namespace;
 use oa_node::node::{Config, Node, Parts};
 use oa_node::program::{Agent, Fault, Run, Tick};
@@ -23,6 +24,7 @@ use oa_node::signer::Seed;
 use oa_node::store::Store;
 use oa_node::store::memory::MemoryBackend;
 use oa_node::store::row::AgentRow;
+use oa_node::tenure::Leasing;
 use oa_node::time::System;
 use oa_relay::{Relay, StoreConfig};
 
@@ -39,6 +41,8 @@ pub struct Plot {
     pub dormant_after: Duration,
     /// Who may steer the node.
     pub operators: Vec<PublicKey>,
+    /// The times of its lease, if it keeps one.
+    pub lease: Option<lease::Config>,
 }
 
 impl Default for Plot {
@@ -49,6 +53,7 @@ impl Default for Plot {
             heard: Mutex::default(),
             dormant_after: Duration::from_secs(300),
             operators: Vec::new(),
+            lease: None,
         }
     }
 }
@@ -223,7 +228,9 @@ pub struct World {
 /// What outlives the node.
 #[derive(Debug)]
 struct Rest {
-    relay: Relay,
+    relay: Arc<Relay>,
+    /// Whether nobody else has the seed.
+    is_first: bool,
     words: String,
     backend: Arc<MemoryBackend>,
     dir: tempfile::TempDir,
@@ -243,10 +250,10 @@ impl World {
     /// When either does not come up.
     pub async fn start(plot: Plot) -> Result<Self> {
         let config = oa_relay::Config::new(([127, 0, 0, 1], 0).into(), StoreConfig::Memory);
-        let relay = Relay::start(config).await?;
+        let relay = Arc::new(Relay::start(config).await?);
         let (words, backend) = (Seed::generate().reveal().to_string(), Arc::new(MemoryBackend::default()));
         let dir = tempfile::tempdir()?;
-        Self::on(Arc::new(plot), Rest { relay, words, backend, dir }).await
+        Self::on(Arc::new(plot), Rest { relay, is_first: true, words, backend, dir }).await
     }
 
     async fn on(plot: Arc<Plot>, rest: Rest) -> Result<Self> {
@@ -256,11 +263,15 @@ impl World {
         let url = RelayUrl::parse(&rest.relay.url())?;
         let mut programs = Programs::default();
         programs.add("echo", Arc::new(Actor(plot.clone())));
+        let start = if store.meta("node")?.is_none() && rest.is_first { Start::Fresh } else { Start::Again };
+        let leasing = |times| Leasing { times, ..Leasing::new(start, vec![url.clone()]) };
+        let leasing = plot.lease.clone().map(leasing);
         let config = Config {
+            leasing,
             programs,
             dormant_after: plot.dormant_after,
             operators: plot.operators.clone(),
-            ..Config::new(vec![RelaySpec { url, wide: false }])
+            ..Config::new(vec![RelaySpec { url: url.clone(), wide: false }])
         };
         let parts = Parts {
             store: store.clone(),
@@ -272,6 +283,21 @@ impl World {
         let node = Node::start(config, parts).await?;
         ensure!(node.ready(1, Duration::from_secs(10)).await == 1, "the relay does not answer");
         Ok(Self { node, store, plot, rest })
+    }
+
+    /// Another node of the same seed on the same relay, with a store of its own.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn rival(&self, plot: Plot) -> Result<Self> {
+        let rest = Rest {
+            relay: self.rest.relay.clone(),
+            is_first: false,
+            words: self.rest.words.clone(),
+            backend: Arc::default(),
+            dir: tempfile::tempdir()?,
+        };
+        Self::on(Arc::new(plot), rest).await
     }
 
     /// Somebody new, connected to the relay.
@@ -312,7 +338,10 @@ impl World {
 
     /// Stops everything.
     pub async fn end(self) {
-        self.stop().await.rest.relay.shutdown().await;
+        // Whoever else uses the relay ends it.
+        if let Some(relay) = Arc::into_inner(self.stop().await.rest.relay) {
+            relay.shutdown().await;
+        }
     }
 }
 
