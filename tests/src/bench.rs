@@ -6,6 +6,8 @@
 //! - `limits`: signatures, conversations, wraps, fsyncs and commits, one after another
 //! - `replies`: direct message → reply, one at a time and sustained
 //! - `ticks`: durable ticks of a native program
+//! - `namespace`: file operations of a program
+//! - `operator`: the operator protocol, and a mount
 //! - `dormant`: many agents that sleep, and waking them
 //! - `up`: from nothing to ready
 //!
@@ -16,6 +18,8 @@ mod cpu;
 mod dormant;
 mod limits;
 mod machine;
+mod namespace;
+mod operator;
 mod replies;
 mod report;
 mod spread;
@@ -58,6 +62,10 @@ enum Group {
     Sustained,
     /// Durable ticks of a native program
     Ticks,
+    /// File operations of a program
+    Namespace,
+    /// The operator protocol, and a FUSE mount
+    Operator,
     /// 100,000 agents asleep
     Dormant,
     /// `oa up` to ready
@@ -106,6 +114,8 @@ fn measure(args: &Args) -> anyhow::Result<()> {
             Group::Idle => runtime.block_on(replies::idle(&mut report, size))?,
             Group::Sustained => runtime.block_on(replies::sustained(&mut report, size))?,
             Group::Ticks => runtime.block_on(ticks::measure(&mut report, size))?,
+            Group::Namespace => runtime.block_on(namespace::measure(&mut report, size))?,
+            Group::Operator => runtime.block_on(operator::measure(&mut report, size))?,
             Group::Dormant => runtime.block_on(dormant::measure(&mut report, size))?,
             Group::Up => runtime.block_on(up::measure(&mut report, size))?,
         }

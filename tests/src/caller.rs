@@ -52,15 +52,23 @@ impl Caller {
     /// # Errors
     /// When the relay does not answer.
     pub async fn new(world: &World, keys: Keys) -> Result<Self> {
+        Self::connect(&world.relay_url(), world.node.public_key(), keys).await
+    }
+
+    /// Connects to any node's relay.
+    ///
+    /// # Errors
+    /// When the relay does not answer.
+    pub async fn connect(relay: &str, node: PublicKey, keys: Keys) -> Result<Self> {
         let signer = LocalSigner::new(keys, Conversations::default());
-        let relay = RelayUrl::parse(&world.relay_url())?;
+        let relay = RelayUrl::parse(relay)?;
         let (sender, incoming) = mpsc::channel(INCOMING);
         let relays = vec![RelaySpec { url: relay.clone(), wide: false }];
         let config = pool::Config { relays, ..pool::Config::default() };
         let pool = Pool::start(config, Arc::new(Key(signer.clone())), None, sender);
         pool.stand("op", Filter::new().kind(kind::FILES_REPLY).pubkey(signer.public_key()));
         ensure!(pool.ready(1, SOON).await == 1, "no relay");
-        Ok(Self { signer, node: world.node.public_key(), relay, pool, incoming })
+        Ok(Self { signer, node, relay, pool, incoming })
     }
 
     /// Whose key it is.
@@ -98,6 +106,17 @@ impl Caller {
             None
         };
         timeout(within, listen).await.ok().flatten()
+    }
+
+    /// Begins a watch, of which nothing is read.
+    ///
+    /// # Errors
+    /// When the relay does not take it.
+    pub async fn begin_watch(&mut self, path: &str, offset: u64, credit: u64) -> Result<()> {
+        let op = Hex(codes::random().first_chunk().copied().context("randomness")?);
+        let mut request = Request::new(op, Verb::Watch, path, Vec::new());
+        (request.offset, request.count) = (offset, credit);
+        self.send(&request, now_s()).await
     }
 
     /// Asks, and waits for the answer.
