@@ -1,0 +1,335 @@
+//! One payment as its payer sees it: sent until answered, looked up until its end is known. Pure.
+//!
+//! Nothing is guessed: without a preimage that opens the invoice's hash a payment is not settled, and without the
+//! wallet's word about this very hash it has not failed.
+
+use oa_nips::nostr::Event;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{PaymentHash, Preimage};
+use crate::msat::Msat;
+use crate::nwc::message::{Direction, Error, ErrorCode, Paid, Response, State, Transaction};
+
+/// The longest wait between two looks at a payment, or before a busy wallet is asked again.
+const PAUSE_LAST_MS: u64 = 15_000;
+
+/// How a payment ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Paid, with the proof.
+    Settled {
+        /// It opens the payment hash.
+        preimage: Preimage,
+        /// What the route cost; nothing where the wallet does not say, which is to be taken for all that was
+        /// reserved.
+        fee: Option<Msat>,
+    },
+    /// Not paid, and it will not be.
+    Failed {
+        /// The wallet's reason.
+        code: ErrorCode,
+        /// In words.
+        message: String,
+    },
+    /// Not known yet. What was reserved stays so; [`super::Client::resolve`] asks again.
+    Unknown,
+}
+
+/// A payment, ready to be sent: what is written down before the first byte goes out.
+///
+/// It holds the order in clear and is to be kept like the rest of the wallet's rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// The signed request, which is sent again as it is.
+    pub event: Event,
+    /// Its plaintext, for a new request where the wallet refused the first as too many.
+    pub(super) body: String,
+    /// The encryption of the event.
+    pub(super) encryption: oa_nips::nwc::Encryption,
+    /// What is paid.
+    #[serde(with = "crate::nwc::message::hash")]
+    pub payment_hash: PaymentHash,
+    /// How much, without fees.
+    pub amount: Msat,
+    /// From then on a wallet that has never heard of the hash never will pay it, in seconds since 1970.
+    pub final_at: u64,
+}
+
+/// What a look-up said.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Found {
+    /// This is known of the hash.
+    Known(Box<Transaction>),
+    /// Nothing is.
+    Nothing,
+    /// The wallet has no look-up, for this connection.
+    Unable,
+    /// No answer, or one that makes no sense.
+    Silence,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// After so long, look up.
+    LookUp { after_ms: u64 },
+    /// After so long, send the order in a new request; `renegotiate` the encryption first.
+    Anew { after_ms: u64, renegotiate: bool },
+    /// It is over.
+    Done(Outcome),
+}
+
+/// A payment under way.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    hash: PaymentHash,
+    final_at: u64,
+    /// When to be content with [`Outcome::Unknown`], in milliseconds since 1970.
+    deadline_ms: u64,
+    /// Between the first looks; doubled each time.
+    look_after_ms: u64,
+    /// What the wallet said, without our believing it.
+    said: Option<Error>,
+    looks: u32,
+    refusals: u32,
+    has_renegotiated: bool,
+}
+
+impl Attempt {
+    pub(super) fn new(hash: PaymentHash, final_at: u64, deadline_ms: u64, look_after_ms: u64) -> Self {
+        let (looks, refusals) = (0, 0);
+        Self {
+            hash,
+            final_at,
+            deadline_ms,
+            look_after_ms,
+            said: None,
+            looks,
+            refusals,
+            has_renegotiated: false,
+        }
+    }
+
+    /// The wallet answered; late answers count too.
+    pub(super) fn answered(&mut self, response: Response, now_ms: u64) -> Next {
+        match response.result {
+            Ok(result) => match serde_json::from_value::<Paid>(result) {
+                Ok(paid) if paid.preimage.hash() == self.hash => {
+                    Next::Done(settled(paid.preimage, paid.fees_paid))
+                }
+                // It claims to have paid and does not prove it. Looking up decides.
+                _ => self.look(now_ms),
+            },
+            Err(error) => self.refused(error, now_ms),
+        }
+    }
+
+    fn refused(&mut self, error: Error, now_ms: u64) -> Next {
+        let done = |error: Error| Next::Done(Outcome::Failed { code: error.code, message: error.message });
+        match error.code {
+            ErrorCode::RateLimited => {
+                let after_ms = self.pause(self.refusals);
+                self.refusals += 1;
+                if now_ms.saturating_add(after_ms) >= self.deadline_ms {
+                    return done(error);
+                }
+                Next::Anew { after_ms, renegotiate: false }
+            }
+            ErrorCode::UnsupportedEncryption if !self.has_renegotiated => {
+                self.has_renegotiated = true;
+                Next::Anew { after_ms: 0, renegotiate: true }
+            }
+            code if code.is_refusal() => done(error),
+            _ => {
+                self.said = Some(error);
+                self.look(now_ms)
+            }
+        }
+    }
+
+    /// No answer came in time.
+    pub(super) fn timed_out(&mut self, now_ms: u64) -> Next {
+        self.look(now_ms)
+    }
+
+    fn pause(&self, times: u32) -> u64 {
+        self.look_after_ms.saturating_mul(1 << times.min(20)).min(PAUSE_LAST_MS)
+    }
+
+    fn look(&mut self, now_ms: u64) -> Next {
+        let after_ms = if self.looks == 0 { 0 } else { self.pause(self.looks - 1) };
+        self.looks += 1;
+        if self.looks > 1 && now_ms.saturating_add(after_ms) >= self.deadline_ms {
+            return Next::Done(Outcome::Unknown);
+        }
+        Next::LookUp { after_ms }
+    }
+
+    /// A look-up came back.
+    pub(super) fn found(&mut self, found: Found, now_ms: u64) -> Next {
+        match found {
+            Found::Known(known) if known.payment_hash == self.hash => self.known(&known, now_ms),
+            Found::Known(_) | Found::Silence => self.look(now_ms),
+            Found::Nothing => match self.said.take() {
+                // It took the request, said no, and knows nothing of a payment.
+                Some(error) => Next::Done(Outcome::Failed { code: error.code, message: error.message }),
+                None if now_ms / 1000 >= self.final_at => {
+                    failed(ErrorCode::NotFound, "the wallet never took it")
+                }
+                None => self.look(now_ms),
+            },
+            Found::Unable => match self.said.take() {
+                Some(error) if error.code == ErrorCode::PaymentFailed => {
+                    Next::Done(Outcome::Failed { code: error.code, message: error.message })
+                }
+                _ => Next::Done(Outcome::Unknown),
+            },
+        }
+    }
+
+    fn known(&mut self, known: &Transaction, now_ms: u64) -> Next {
+        // The invoice of the other side, in a wallet that both have: says nothing of the payment.
+        if known.direction == Direction::Incoming {
+            return self.look(now_ms);
+        }
+        match (known.state, known.proof()) {
+            (State::Settled, Some(preimage)) => Next::Done(settled(*preimage, known.fees_paid)),
+            (State::Failed, _) => {
+                let said =
+                    self.said.take().unwrap_or_else(|| Error::new(ErrorCode::PaymentFailed, "it failed"));
+                Next::Done(Outcome::Failed { code: said.code, message: said.message })
+            }
+            // Settled without a proof is not settled; expired says nothing of a payment.
+            _ => self.look(now_ms),
+        }
+    }
+}
+
+fn settled(preimage: Preimage, fee: Option<Msat>) -> Outcome {
+    Outcome::Settled { preimage, fee: fee.filter(|fee| *fee <= Msat::SUPPLY) }
+}
+
+fn failed(code: ErrorCode, message: &str) -> Next {
+    Next::Done(Outcome::Failed { code, message: message.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const PREIMAGE: Preimage = Preimage([7; 32]);
+
+    fn attempt() -> Attempt {
+        Attempt::new(PREIMAGE.hash(), 1_000, 60_000, 1_000)
+    }
+
+    fn ok(preimage: Preimage) -> Response {
+        Response::ok("pay_invoice", json!({ "preimage": preimage.reveal(), "fees_paid": 3 }))
+    }
+
+    fn no(code: ErrorCode) -> Response {
+        Response::error("pay_invoice", Error::new(code, "no"))
+    }
+
+    fn known(state: State, preimage: Option<Preimage>, hash: PaymentHash) -> Found {
+        let text = json!({ "type": "outgoing", "state": state, "payment_hash": hash, "amount": 5,
+            "preimage": preimage.map(|preimage| preimage.reveal()), "fees_paid": 2 });
+        Found::Known(Box::new(serde_json::from_value(text).unwrap()))
+    }
+
+    fn settled(fee: u64) -> Next {
+        Next::Done(Outcome::Settled { preimage: PREIMAGE, fee: Some(Msat::new(fee)) })
+    }
+
+    fn failed(code: ErrorCode) -> Next {
+        Next::Done(Outcome::Failed { code, message: "no".to_owned() })
+    }
+
+    #[test]
+    fn a_preimage_settles_and_a_wrong_one_is_looked_up() {
+        assert_eq!(attempt().answered(ok(PREIMAGE), 0), settled(3));
+        let mut payment = attempt();
+        assert_eq!(payment.answered(ok(Preimage([8; 32])), 0), Next::LookUp { after_ms: 0 });
+        let unproven = known(State::Settled, Some(Preimage([8; 32])), PREIMAGE.hash());
+        assert_eq!(payment.found(unproven, 0), Next::LookUp { after_ms: 1_000 });
+        let other = known(State::Settled, Some(Preimage([8; 32])), Preimage([8; 32]).hash());
+        assert_eq!(payment.found(other, 0), Next::LookUp { after_ms: 2_000 }, "another payment");
+        assert_eq!(payment.found(known(State::Settled, Some(PREIMAGE), PREIMAGE.hash()), 0), settled(2));
+    }
+
+    #[test]
+    fn a_refusal_is_believed_and_a_failure_is_looked_up() {
+        for code in [ErrorCode::InsufficientBalance, ErrorCode::QuotaExceeded, ErrorCode::Restricted] {
+            assert_eq!(attempt().answered(no(code), 0), failed(code));
+        }
+        for code in [ErrorCode::PaymentFailed, ErrorCode::Internal, ErrorCode::Other] {
+            let mut payment = attempt();
+            assert_eq!(payment.answered(no(code), 0), Next::LookUp { after_ms: 0 });
+            assert_eq!(
+                payment.found(known(State::Pending, None, PREIMAGE.hash()), 0),
+                Next::LookUp { after_ms: 1000 }
+            );
+            assert_eq!(payment.found(Found::Nothing, 0), failed(code));
+        }
+        let mut payment = attempt();
+        payment.answered(no(ErrorCode::PaymentFailed), 0);
+        let paid = payment.found(known(State::Settled, Some(PREIMAGE), PREIMAGE.hash()), 0);
+        assert_eq!(paid, settled(2), "whatever it said");
+    }
+
+    #[test]
+    fn a_lost_answer_is_unknown_until_the_wallet_cannot_pay_any_more() {
+        let mut payment = attempt();
+        assert_eq!(payment.timed_out(0), Next::LookUp { after_ms: 0 });
+        assert_eq!(payment.found(Found::Nothing, 999_000), Next::Done(Outcome::Unknown), "before its end");
+        let mut payment = attempt();
+        payment.timed_out(0);
+        let over = payment.found(Found::Nothing, 1_000_000);
+        assert!(matches!(over, Next::Done(Outcome::Failed { code: ErrorCode::NotFound, .. })), "{over:?}");
+        let mut payment = attempt();
+        payment.timed_out(0);
+        assert_eq!(payment.found(Found::Unable, 1_000_000), Next::Done(Outcome::Unknown));
+    }
+
+    #[test]
+    fn looks_get_rarer_and_end() {
+        let mut payment = attempt();
+        let mut now_ms = 0;
+        let mut next = payment.timed_out(now_ms);
+        let mut pauses = Vec::new();
+        while let Next::LookUp { after_ms } = next {
+            pauses.push(after_ms);
+            now_ms += after_ms;
+            next = payment.found(Found::Silence, now_ms);
+        }
+        assert_eq!(pauses, [0, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000]);
+        assert_eq!(next, Next::Done(Outcome::Unknown));
+    }
+
+    #[test]
+    fn a_busy_wallet_is_asked_anew_and_an_old_one_in_its_own_way() {
+        let mut payment = attempt();
+        let busy = |payment: &mut Attempt, now_ms| payment.answered(no(ErrorCode::RateLimited), now_ms);
+        assert_eq!(busy(&mut payment, 0), Next::Anew { after_ms: 1_000, renegotiate: false });
+        assert_eq!(busy(&mut payment, 1_000), Next::Anew { after_ms: 2_000, renegotiate: false });
+        assert_eq!(busy(&mut payment, 59_999), failed(ErrorCode::RateLimited));
+        let mut payment = attempt();
+        let old = payment.answered(no(ErrorCode::UnsupportedEncryption), 0);
+        assert_eq!(old, Next::Anew { after_ms: 0, renegotiate: true });
+        let old = payment.answered(no(ErrorCode::UnsupportedEncryption), 0);
+        assert_eq!(old, failed(ErrorCode::UnsupportedEncryption));
+    }
+
+    #[test]
+    fn ones_own_invoice_is_no_payment() {
+        let mut payment = attempt();
+        payment.timed_out(0);
+        let Found::Known(mut invoice) = known(State::Settled, Some(PREIMAGE), PREIMAGE.hash()) else {
+            panic!()
+        };
+        invoice.direction = Direction::Incoming;
+        assert_eq!(payment.found(Found::Known(invoice), 0), Next::LookUp { after_ms: 1_000 });
+    }
+}

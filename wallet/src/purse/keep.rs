@@ -1,0 +1,205 @@
+//! What goes on by itself: recovery at the start, the backend's events, and the comparison with its balance.
+
+use std::time::Duration;
+
+use super::Inner;
+use super::receive::unposted;
+use super::{PurseError, StartError, refusal};
+use crate::account::{Against, Asset, Change, Holder, Ledger, open_payments, verify};
+use crate::backend::{Balance, Error as BackendError, Event, PaymentHash};
+use crate::msat::Msat;
+use crate::store::Draft;
+
+/// Between two comparisons of the backend's balance with the ledger.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
+/// Before something that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Open payments of one read.
+const PAGE: usize = 256;
+
+/// What the wallet has, as the backend says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Has {
+    lightning: Msat,
+    onchain: Msat,
+}
+
+impl From<Balance> for Has {
+    fn from(balance: Balance) -> Self {
+        let sats = [balance.onchain, balance.onchain_reserved, balance.pending];
+        let sats = sats.iter().fold(0_u64, |sum, sat| sum.saturating_add(sat.0));
+        let onchain = Msat::checked_from_sat(sats).unwrap_or(Msat::SUPPLY);
+        Self { lightning: balance.in_channels, onchain }
+    }
+}
+
+/// What a comparison saw: the ledger's length, and what the backend had. It counts when the next sees the same.
+type Seen = (u64, Has);
+
+impl Inner {
+    /// Brings the ledger up to what the backend knows.
+    pub(super) async fn recover(&self) -> Result<(), StartError> {
+        let verified = self.book.read(|store| verify(store)).await?;
+        let mut after = None;
+        loop {
+            let page = self.book.read(move |store| open_payments(store, after.as_ref(), PAGE)).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            for (hash, _) in page {
+                self.resolve(PaymentHash(hash)).await?;
+            }
+        }
+        let has = Has::from(self.backend.balance().await?);
+        if verified.postings == 0 {
+            self.post_difference(0, has).await?;
+        }
+        Ok(())
+    }
+
+    /// Until the purse is stopped.
+    pub(super) async fn keep(&self) {
+        let mut compare = tokio::time::interval(COMPARE_EVERY);
+        let mut seen = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return,
+                delivery = self.backend.next_event() => match delivery {
+                    Ok(delivery) => match self.happened(delivery.event).await {
+                        Ok(()) => self.acknowledge(delivery.id).await,
+                        Err(error) => {
+                            tracing::warn!(%error, "an event is not dealt with yet");
+                            self.pause().await;
+                        }
+                    },
+                    Err(error) => {
+                        tracing::warn!(%error, "the wallet behind the ledger does not tell what happens");
+                        self.pause().await;
+                    }
+                },
+                _ = compare.tick() => match self.compare(seen).await {
+                    Ok(now) => seen = now,
+                    Err(error) => tracing::warn!(%error, "the ledger is not compared"),
+                },
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = tokio::time::sleep(TRY_AGAIN) => {}
+        }
+    }
+
+    async fn acknowledge(&self, id: crate::backend::EventId) {
+        // It comes again, and changes nothing then.
+        if let Err(error) = self.backend.acknowledge(id).await {
+            tracing::warn!(%error, "an event is not acknowledged");
+        }
+    }
+
+    /// Writes down what an event means. The same event again changes nothing.
+    async fn happened(&self, event: Event) -> Result<(), PurseError> {
+        match event {
+            Event::Received { hash, amount, .. } => self.received(hash, amount).await,
+            Event::Held { hash, amount, deadline } => self.held(hash, amount, deadline).await,
+            Event::Sent { hash, preimage, fee, .. } => match self.sent(hash, fee, preimage).await {
+                // Settled before with other figures: told in the log, and nothing to be done again.
+                Err(PurseError::Refused(_)) => Ok(()),
+                done => done,
+            },
+            // It may be of an earlier attempt at the same hash: only a look-up says what became of the last.
+            Event::Failed { id, .. } => self.resolve(id).await,
+            // Not told under a name that would be the same again: the comparison finds it.
+            Event::Forwarded { earned } => {
+                tracing::info!(%earned, "a payment of others was forwarded");
+                Ok(())
+            }
+            Event::ChannelReady { id, .. } => {
+                tracing::info!(%id, "a channel is ready");
+                Ok(())
+            }
+            Event::ChannelClosed { id, forced, reason, .. } => {
+                if forced {
+                    tracing::warn!(%id, reason, "a channel was closed by force");
+                } else {
+                    tracing::info!(%id, reason, "a channel is closed");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Compares when nothing is under way. A difference that two comparisons saw, with no posting between, is real:
+    /// coins that came or went on the chain, fees of channels, routing earned.
+    async fn compare(&self, before: Option<Seen>) -> Result<Option<Seen>, PurseError> {
+        let has = match self.backend.balance().await {
+            Ok(balance) => Has::from(balance),
+            Err(BackendError::Unavailable(_)) => return Ok(None),
+            Err(error) => return Err(refusal(error)),
+        };
+        let (length, differs) = self
+            .book
+            .read(move |store| -> Result<_, PurseError> {
+                if !open_payments(store, None, 1)?.is_empty() {
+                    return Ok((0, false));
+                }
+                let mut draft = Draft::new(store);
+                let mut ledger = Ledger::new(&mut draft);
+                let (length, book) = (ledger.length()?, ledger.book()?);
+                Ok((length, (book.lightning, book.onchain) != (has.lightning, has.onchain)))
+            })
+            .await?;
+        if !differs {
+            return Ok(None);
+        }
+        let now = (length, has);
+        if before == Some(now) {
+            self.post_difference(length, has).await?;
+            return Ok(None);
+        }
+        Ok(Some(now))
+    }
+
+    /// Adjusts the assets to what the backend has; what the house gains or loses by it is the operator's, as far as
+    /// the operator has it. Only while the ledger is `length` long.
+    async fn post_difference(&self, length: u64, has: Has) -> Result<(), PurseError> {
+        let at_ms = self.now_ms();
+        self.book
+            .write(move |draft| {
+                let mut ledger = Ledger::new(draft);
+                if ledger.length()? != length {
+                    return Ok(());
+                }
+                let book = ledger.book()?;
+                for (asset, kept, found) in [
+                    (Asset::Lightning, book.lightning, has.lightning),
+                    (Asset::Onchain, book.onchain, has.onchain),
+                ] {
+                    let (change, amount) = match found.checked_sub(kept) {
+                        Some(more) => (Change::Up, more),
+                        None => (Change::Down, kept.saturating_sub(found)),
+                    };
+                    if !amount.is_zero() {
+                        let id = format!("compared {length} {asset:?}");
+                        let posted = ledger.adjust(&id, asset, change, Against::Equity, amount, at_ms);
+                        let _ = posted.map_err(unposted)?;
+                    }
+                }
+                let (house, operator) = (ledger.book()?.equity.get(), Holder::operator());
+                let id = format!("compared {length}");
+                if house > 0 {
+                    let gained = Msat::new(house.unsigned_abs());
+                    let _ = ledger.allot(&id, &operator, gained, at_ms).map_err(unposted)?;
+                } else if house < 0 {
+                    let lost = Msat::new(house.unsigned_abs()).min(ledger.standing(&operator)?.available);
+                    if !lost.is_zero() {
+                        let _ = ledger.withdraw(&id, &operator, lost, at_ms).map_err(unposted)?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+}
