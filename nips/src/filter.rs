@@ -106,6 +106,16 @@ pub fn admits(filter: &Filter, event: &Event) -> bool {
     private(event.kind).is_none() && filter.match_event(event, MatchEventOptions::new())
 }
 
+/// The first values of an event's tags whose names are one letter: what filters look at.
+pub fn letters(event: &Event) -> impl Iterator<Item = (char, &str)> {
+    event.tags.iter().filter_map(|tag| match tag.as_slice() {
+        [name, value, ..] if name.len() == 1 => {
+            name.chars().next().filter(char::is_ascii_alphabetic).map(|letter| (letter, value.as_str()))
+        }
+        _ => None,
+    })
+}
+
 fn is_tag(key: &str) -> bool {
     matches!(key.as_bytes(), [b'#', letter] if letter.is_ascii_alphabetic())
 }
@@ -221,6 +231,14 @@ mod tests {
         assert!(admits(&filter, &event(1)));
         assert!(!admits(&filter, &event(1059)) && !admits(&filter, &event(4)));
         assert!(!admits(&of(json!({ "kinds": [7] })).unwrap(), &event(1)));
+    }
+
+    #[test]
+    fn tags_of_one_letter_are_told() {
+        let tags = [["t", "oa"], ["topic", "x"], ["é", "x"], ["5", "x"], ["T", "y"]];
+        let tags = tags.map(|tag| Tag::parse(tag).unwrap());
+        let event = EventBuilder::text_note("").tags(tags).sign_with_keys(&Keys::generate()).unwrap();
+        assert_eq!(letters(&event).collect::<Vec<_>>(), [('t', "oa"), ('T', "y")]);
     }
 
     proptest! {

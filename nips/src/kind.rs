@@ -42,6 +42,8 @@ pub const FILES_REQUEST: Kind = Kind::Custom(25930);
 pub const FILES_REPLY: Kind = Kind::Custom(25931);
 /// Operator protocol: stream frame.
 pub const FILES_STREAM: Kind = Kind::Custom(25932);
+/// Ephemeral: what the public sees of an agent at work.
+pub const HUD: Kind = Kind::Custom(25933);
 /// Addressable: which running node holds a key, `d=lease`.
 pub const LEASE: Kind = Kind::Custom(39205);
 /// Addressable: a trajectory's session, `d=<session>`.

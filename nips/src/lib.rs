@@ -11,6 +11,7 @@
 //! - [`files`]: the operator protocol, a 9P in spirit
 //! - [`record`]: tick records, their header and chain
 //! - [`trajectory`]: records on relays, kinds 39230 and 39231
+//! - [`hud`]: what the public sees of an agent, kind 25933
 //! - [`lease`]: which running node holds a key, kind 39205
 //! - [`template`], [`filter`]: what an agent may publish, and ask relays for
 //! - [`signed`]: signatures over data that can be no event's
@@ -32,6 +33,7 @@ pub mod envelope;
 pub mod files;
 pub mod filter;
 pub mod hex;
+pub mod hud;
 pub mod kind;
 pub mod lease;
 pub mod mail;

@@ -1,6 +1,7 @@
 //! What an agent is made of: its manifest, its envelopes, its alarms, and the rules of its mailbox.
 
 pub mod alarm;
+pub mod child;
 pub mod envelope;
 pub mod mailbox;
 pub mod manifest;

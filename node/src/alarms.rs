@@ -10,6 +10,7 @@ use crate::agent::alarm;
 use crate::agent::envelope::{AlarmFired, Envelope, Heard};
 use crate::engine::Engine;
 use crate::engine::shared::Shared;
+use crate::plumber::{Item, Place};
 use crate::store::backend::BackendError;
 use crate::store::read::Due;
 use crate::store::write::{AlarmFiring, Verdict, Write};
@@ -72,12 +73,25 @@ fn fire(shared: &Shared, due: &Due, now_ms: u64) -> Result<Option<Write>, Backen
     let heard = alarm.origin.as_ref().and_then(|origin| origin.get(HEARD)).cloned();
     let heard: Option<Heard> = heard.and_then(|heard| serde_json::from_value(heard).ok());
     let origin = alarm.origin.clone().and_then(|origin| serde_json::from_value(origin).ok());
+    let Some(row) = shared.store.agent(due.agent)? else { return Ok(None) };
+    let route = shared.plumber.place(&Item::of_alarm(&alarm.text), &row)?;
     let told = AlarmFired { id: due.id.clone(), due: fired.due_ms / 1000, missed: fired.missed };
+    let envelope = match route.place {
+        Place::Nowhere => {
+            tracing::info!(agent = row.name, alarm = due.id, rule = route.rule, "alarm dropped by a rule");
+            None
+        }
+        // Nobody else's rules are asked about an alarm.
+        Place::Inbox | Place::Agent(_) => {
+            let envelope = Envelope::from_alarm(due.agent, told, alarm.text.clone(), origin, now_ms);
+            Some(Envelope { heard, ..envelope.by_rule(route.rule, None) })
+        }
+    };
     let firing = AlarmFiring {
         agent: due.agent,
         id: due.id.clone(),
         due_ms: due.due_ms,
-        envelope: Envelope { heard, ..Envelope::from_alarm(due.agent, told, alarm.text.clone(), origin, now_ms) },
+        envelope,
         next: fired.next,
     };
     Ok(Some(Write::Fire(Box::new(firing))))

@@ -10,6 +10,7 @@ mod changes;
 mod hud;
 mod lines;
 mod pace;
+mod public;
 mod redact;
 
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ use oa_nips::record::{Record, canonical};
 pub(crate) use self::changes::Changes;
 pub(crate) use self::lines::{outgoing, tick_line};
 pub(crate) use self::pace::{Pace, WINDOW_S};
+pub(crate) use self::public::{Publisher, publish};
+use crate::agent::manifest::{Hud, Manifest};
 use crate::agent::{AgentId, Lifecycle};
 use crate::engine::Begun;
 use crate::namespace::CallMade;
@@ -99,6 +102,8 @@ pub(crate) struct Feeds {
     places: Mutex<Places>,
     /// `/node/log`
     log: Arc<Ring>,
+    /// What the public is to be shown.
+    public: public::Waiting,
     /// Who watches status and metrics.
     pub(crate) changes: Changes,
     /// Ticks a minute.
@@ -118,6 +123,7 @@ impl Feeds {
             rings: Rings::new(config),
             places: Mutex::default(),
             log: Arc::new(Ring::new(RING_BYTES_MAX)),
+            public: public::Waiting::default(),
             changes: Changes::default(),
             pace: Pace::default(),
         }
@@ -130,11 +136,6 @@ impl Feeds {
     /// The log of the node.
     pub(crate) fn log(&self) -> Arc<Ring> {
         self.log.clone()
-    }
-
-    /// The length of a stream so far, without beginning it.
-    pub(crate) fn length(&self, agent: AgentId, name: Name) -> u64 {
-        self.rings.get(agent, name.as_str()).map_or_else(|| self.rings.start(), |ring| ring.end())
     }
 
     /// An agent's stream, which begins now if nobody has looked at it.
@@ -182,7 +183,10 @@ impl Feeds {
                 let log = self.log.read(crate::namespace::service::Span::ALL).bytes;
                 lines::about(&String::from_utf8_lossy(&log), &row.name)
             }
-            Name::Hud => vec![hud::session_start(row, self.time.now_ms()).to_string()],
+            Name::Hud => {
+                let start = hud::session_start(row, self.time.now_ms());
+                vec![serde_json::Value::Object(start).to_string()]
+            }
             Name::Stdout | Name::Stderr | Name::Ticks | Name::Trajectory => Vec::new(),
         })
     }
@@ -237,26 +241,35 @@ impl Feeds {
         self.rings.is_open(agent)
     }
 
-    fn push_hud(&self, row: &AgentRow, event: &str, more: serde_json::Value) {
-        self.push(row.id, Name::Hud, || hud::event(event, row, self.time.now_ms(), more).to_string());
+    /// Whether there is anybody to show an agent to.
+    fn is_shown(&self, agent: AgentId, hud: &Hud) -> bool {
+        hud.public || self.is_open(agent)
+    }
+
+    fn push_hud(&self, row: &AgentRow, hud: &Hud, event: &str, more: serde_json::Value) {
+        let event = hud::event(event, row, self.time.now_ms(), more);
+        if hud.public {
+            self.public.add(row, hud, &event);
+        }
+        self.push(row.id, Name::Hud, || serde_json::Value::Object(event).to_string());
     }
 
     /// A tick begins.
     pub(crate) fn tick_begins(&self, begun: &Begun) {
-        if !self.is_open(begun.row.id) {
+        if !self.is_shown(begun.row.id, &begun.manifest.hud) {
             return;
         }
         let now_ms = self.time.now_ms();
         self.push(begun.row.id, Name::Trace, || lines::begins(begun, now_ms));
-        self.push_hud(&begun.row, "tick_start", hud::begins(begun));
+        self.push_hud(&begun.row, &begun.manifest.hud, "tick_start", hud::begins(begun));
     }
 
     /// A tick has committed, and its agent is in this state now.
     pub(crate) fn tick_ends(&self, begun: &Begun, lifecycle: Lifecycle, duration_ms: u64) {
-        let row = &begun.row;
+        let (row, hud) = (&begun.row, &begun.manifest.hud);
         self.pace.count(row.id, self.time.now_ms());
         self.changes.changed(row.id);
-        if !self.is_open(row.id) {
+        if !self.is_shown(row.id, hud) {
             return;
         }
         self.push_records(row.id);
@@ -265,42 +278,44 @@ impl Feeds {
         let now_ms = self.time.now_ms();
         self.push(row.id, Name::Trace, || lines::ends(&record, duration_ms, now_ms));
         if row.lifecycle != lifecycle {
-            self.push_hud(row, "state_change", hud::state(Some(row.lifecycle), lifecycle, None));
+            self.push_hud(row, hud, "state_change", hud::state(Some(row.lifecycle), lifecycle, None));
         }
-        self.push_hud(row, "usage", hud::usage(&record, duration_ms));
-        self.push_hud(row, "tick_end", hud::ends(&record, duration_ms));
+        self.push_hud(row, hud, "usage", hud::usage(&record, duration_ms));
+        self.push_hud(row, hud, "tick_end", hud::ends(&record, duration_ms));
     }
 
     /// A tick has failed.
     pub(crate) fn tick_fails(&self, begun: &Begun, reason: &str, calls: &[CallMade]) {
-        self.changes.changed(begun.row.id);
-        if !self.is_open(begun.row.id) {
+        let (row, hud) = (&begun.row, &begun.manifest.hud);
+        self.changes.changed(row.id);
+        if !self.is_shown(row.id, hud) {
             return;
         }
         let now_ms = self.time.now_ms();
-        self.push(begun.row.id, Name::Trace, || lines::fails(begun, reason, calls, now_ms));
-        self.push_hud(&begun.row, "error", serde_json::json!({ "message": reason }));
-        self.push_hud(&begun.row, "tick_end", serde_json::json!({ "outcome": "failed" }));
+        self.push(row.id, Name::Trace, || lines::fails(begun, reason, calls, now_ms));
+        self.push_hud(row, hud, "error", hud::error(reason));
+        self.push_hud(row, hud, "tick_end", serde_json::json!({ "outcome": "failed" }));
     }
 
     /// A tick is about to do something outside, or has.
-    pub(crate) fn calls(&self, row: &AgentRow, journaled: &[Line]) {
-        if !self.is_open(row.id) {
+    pub(crate) fn calls(&self, row: &AgentRow, hud: &Hud, journaled: &[Line]) {
+        if !self.is_shown(row.id, hud) {
             return;
         }
         // What was read before it stands before an intent; it is no call.
         let Some((line, event)) = journaled.last().and_then(|line| Some((line, hud::call(line)?))) else { return };
         let now_ms = self.time.now_ms();
         self.push(row.id, Name::Trace, || lines::call(row, line, now_ms));
-        self.push_hud(row, event, hud::tool(line));
+        self.push_hud(row, hud, event, hud::tool(line));
     }
 
     /// An agent goes on in another state, at somebody's word.
     pub(crate) fn becomes(&self, agent: AgentId, lifecycle: Lifecycle, reason: Option<&str>) {
-        if self.is_open(agent)
-            && let Ok(Some(row)) = self.store.agent(agent)
-        {
-            self.push_hud(&row, "state_change", hud::state(None, lifecycle, reason));
+        // It happens seldom, so that the public's share need not be known beforehand.
+        let Ok(Some(row)) = self.store.agent(agent) else { return };
+        let Ok(Some(Manifest { hud, .. })) = self.store.manifest(agent) else { return };
+        if self.is_shown(agent, &hud) {
+            self.push_hud(&row, &hud, "state_change", hud::state(None, lifecycle, reason));
         }
     }
 
@@ -320,7 +335,8 @@ impl Feeds {
         if !matches!(notice, Notice::Tick { outcome, .. } if outcome != "failed") {
             self.log.push_line(&line);
         }
-        if self.rings.bytes() == 0 && !self.changes.any() {
+        let is_lifecycle = matches!(notice, Notice::Lifecycle { .. });
+        if self.rings.bytes() == 0 && !self.changes.any() && !is_lifecycle {
             return;
         }
         let Some(Ok(Some(agent))) = notice.agent().map(|name| self.store.agent_named(name)) else { return };

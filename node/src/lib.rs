@@ -22,6 +22,7 @@ pub mod node;
 pub mod notice;
 mod operator;
 pub mod outbox;
+pub mod plumber;
 mod profiles;
 pub mod program;
 mod publisher;

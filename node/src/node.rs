@@ -31,6 +31,7 @@ use crate::namespace::service::{FileService, FileType};
 use crate::notice::{Notice, Notices};
 use crate::operator::{Admin, Herald, Roles, Server};
 use crate::outbox::{Carrier, Directory};
+use crate::plumber::Plumber;
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::write::{AgentChange, Write};
@@ -38,7 +39,7 @@ use crate::subscriptions::{self, Subscriptions};
 use crate::lease::MemoryError;
 use crate::tenure::{self, Keeper, Leasing};
 use crate::time::Time;
-use crate::{alarms, approvals, engine, mailin, maintenance, operator, outbox, profiles, publisher, serve};
+use crate::{alarms, approvals, engine, feeds, mailin, maintenance, operator, outbox, profiles, publisher, serve};
 
 /// Events from the pool that wait to be opened; when it is full the sockets wait.
 const INCOMING: usize = 1024;
@@ -244,6 +245,8 @@ impl Node {
         }
         let mounted = Arc::new(serve::Mounted::new(every, (*parts.srv).clone()));
         creator.set_mounted(mounted.clone());
+        let manifests = Arc::new(Manifests::default());
+        let plumber = Arc::new(Plumber::new(store.clone(), keyring.clone(), manifests.clone()));
         let shared = Arc::new(Shared {
             store,
             keyring,
@@ -259,7 +262,8 @@ impl Node {
             consent: Arc::new(freezer),
             roles: roles.clone(),
             tenure: tenure.clone(),
-            manifests: Manifests::default(),
+            manifests,
+            plumber: plumber.clone(),
             programs: config.programs,
         });
         engine::count_crashes(&shared, ran).await?;
@@ -287,11 +291,18 @@ impl Node {
             maintenance::start(shared.clone(), ends.bringing.clone()),
         ];
         listen_to_operators(&pool, &shared);
+        let shower = feeds::Publisher {
+            feeds: feeds.clone(),
+            keyring: shared.keyring.clone(),
+            publish: Arc::new(pool.clone()),
+            relays: own.clone(),
+        };
+        bringers.push(feeds::publish(shower, ends.bringing.clone()));
         bringers.push(profiles::start(shared.clone(), config.published.clone(), ends.bringing.clone()));
         let kick = Arc::new(Notify::new());
         bringers.push(approvals::start(shared.clone(), kick.clone(), ends.bringing.clone()));
         let (waker, ending) = (subscriptions.clone(), ends.bringing.clone());
-        bringers.push(subscriptions::start(waker, engine.clone(), subscribed, ending));
+        bringers.push(subscriptions::start(waker, plumber, engine.clone(), subscribed, ending));
         let herald = Herald { engine, feeds, pool: pool.clone(), addresses, approvals: kick, subscriptions };
         shared.hooks.set(Box::new(herald));
         let me = shared.keyring.node().public_key();
@@ -379,6 +390,12 @@ impl Node {
                 .await?;
         }
         Ok(())
+    }
+
+    /// What answers operators.
+    #[cfg(test)]
+    pub(crate) fn admin(&self) -> Arc<Admin> {
+        self.admin.clone()
     }
 
     /// Ends when the node cannot go on: its store failed, or mail can no longer be taken in.

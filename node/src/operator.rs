@@ -202,7 +202,8 @@ impl Server {
         let mut all = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let is_admitted = all.iter().filter(|(whose, _)| whose == caller).count() < CALLER_AT_ONCE;
         let key = (*caller, op);
-        all.insert(key).then_some(UnderWay { all: &self.under_way, key, is_admitted })
+        // Not `then_some`: a guard that is made and dropped would free the operation, and wait for this very lock.
+        all.insert(key).then(|| UnderWay { all: &self.under_way, key, is_admitted })
     }
 
     async fn once(&self, caller: &PublicKey, request: &Request) -> Reply {

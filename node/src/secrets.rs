@@ -47,7 +47,10 @@ pub(crate) struct Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Secret").field("name", &self.name).field("value", &"[redacted]").finish_non_exhaustive()
+        f.debug_struct("Secret")
+            .field("name", &self.name)
+            .field("value", &"[redacted]")
+            .finish_non_exhaustive()
     }
 }
 
@@ -133,7 +136,9 @@ impl Written {
         // The reader's words quote what it does not like, which may be the value.
         serde_json::from_str(text).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
-            invalid(format!(r#"{place}: not {{"value": "...", "hosts": ["api.example.com"], "agents": ["alice"]}}"#))
+            invalid(format!(
+                r#"{place}: not {{"value": "...", "hosts": ["api.example.com"], "agents": ["alice"]}}"#
+            ))
         })
     }
 
@@ -144,6 +149,9 @@ impl Written {
             return Err(Error::invalid(name, format!("over {LISTED_MAX} hosts or agents")));
         }
         match &self.value {
+            Some(value) if value.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) => {
+                Err(Error::invalid(name, "a secret is text, without control characters"))
+            }
             Some(value) if !(VALUE_BYTES_MIN..=VALUE_BYTES_MAX).contains(&value.len()) => {
                 let reason = format!("a secret has {VALUE_BYTES_MIN} to {VALUE_BYTES_MAX} bytes");
                 Err(Error::invalid(name, reason))
@@ -181,7 +189,11 @@ impl Vault {
         let old = self.store.row(SPACE, name).map_err(|error| io(name, &error))?;
         let version = old.as_ref().map_or(0, |row| row.version);
         if old.is_none() && self.rows()?.len() >= SECRETS_MAX {
-            return Err(Error::new(Code::RateLimited, name, format!("there are {SECRETS_MAX} secrets already")));
+            return Err(Error::new(
+                Code::RateLimited,
+                name,
+                format!("there are {SECRETS_MAX} secrets already"),
+            ));
         }
         let mut was = match old {
             Some(row) => self.open(name, &row.value).await?,
@@ -192,13 +204,19 @@ impl Vault {
             (Some(std::mem::take(&mut was.value)), Some(std::mem::take(&mut was.hosts)), was.agents.take())
         });
         let value = written.value.take().or(value);
-        let value = value.ok_or_else(|| Error::invalid(name, "there is no such secret yet: a value is needed"))?;
+        let value =
+            value.ok_or_else(|| Error::invalid(name, "there is no such secret yet: a value is needed"))?;
         let hosts = written.hosts.take().or(hosts).unwrap_or_default();
         let agents = written.agents.take().or(agents);
         let terms = Terms { hosts: hosts.clone(), agents: agents.clone(), set_at_ms: now_ms };
         let sealed = self.seal(name, &Sealed { name: name.to_owned(), value, hosts, agents }).await?;
         let value = serde_json::to_vec(&Row { terms, sealed }).ok();
-        Ok(Write::Row(RowWrite { space: SPACE.to_owned(), key: name.to_owned(), expect_version: version, value }))
+        Ok(Write::Row(RowWrite {
+            space: SPACE.to_owned(),
+            key: name.to_owned(),
+            expect_version: version,
+            value,
+        }))
     }
 
     /// The write that removes a secret; it holds from the next request on.
@@ -224,12 +242,16 @@ impl Vault {
 
     fn rows(&self) -> Result<Vec<(String, Row)>, Error> {
         let rows = self.store.rows(SPACE, "", SECRETS_MAX).map_err(|error| io("/secrets", &error))?;
-        Ok(rows.into_iter().filter_map(|(name, row)| Some((name, serde_json::from_slice(&row.value).ok()?))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|(name, row)| Some((name, serde_json::from_slice(&row.value).ok()?)))
+            .collect())
     }
 
     async fn seal(&self, name: &str, sealed: &Sealed) -> Result<String, Error> {
         let node = self.keyring.node();
-        let plain = Zeroizing::new(serde_json::to_string(sealed).map_err(|_| Error::io(name, "cannot be written"))?);
+        let plain =
+            Zeroizing::new(serde_json::to_string(sealed).map_err(|_| Error::io(name, "cannot be written"))?);
         let cipher = node.nip44_encrypt(&node.public_key(), &plain).await;
         cipher.map_err(|error| unavailable(name, &error))
     }

@@ -5,6 +5,7 @@
 
 mod about;
 mod approvals;
+mod children;
 mod config;
 mod creator;
 mod ctl;
@@ -22,6 +23,7 @@ mod metrics;
 mod node;
 mod nostr;
 mod peers;
+mod plumbing;
 mod program;
 mod secrets;
 mod srv;
@@ -98,6 +100,7 @@ pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
     mail::mount(&mut mounts, parts);
     letters::mount(&mut mounts, parts);
     peers::mount(&mut mounts, parts);
+    children::mount(&mut mounts, parts, creator);
     export::mount(&mut mounts);
     streams::mount(&mut mounts, parts);
     metrics::mount(&mut mounts, parts);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use oa_nips::filter;
 use oa_nips::hex::Hex;
-use oa_nips::nostr::{Event, EventId, Filter, JsonUtil, Timestamp};
+use oa_nips::nostr::{Event, EventId, Filter, JsonUtil, PublicKey, Timestamp};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -27,6 +27,7 @@ use crate::agent::mailbox::{FUTURE_S_MAX, Refusal};
 use crate::agent::{AgentId, Lifecycle};
 use crate::drivers::nostr::Pool;
 use crate::engine::Engine;
+use crate::plumber::{Item, Place, Plumber, Route};
 use crate::store::backend::BackendError;
 use crate::store::write::{Poke, Verdict, Write};
 use crate::store::{Pending, Store};
@@ -85,6 +86,9 @@ impl Stands for Pool {
     }
 }
 
+/// What an agent's files ask for, by id; and its key.
+type Wishes = (PublicKey, BTreeMap<String, Wish>);
+
 /// What all agents of a node subscribe to.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
@@ -135,7 +139,7 @@ impl Subscriptions {
         &self,
         agent: AgentId,
         since_s: u64,
-    ) -> Result<Option<(oa_nips::nostr::PublicKey, BTreeMap<String, Wish>)>, BackendError> {
+    ) -> Result<Option<Wishes>, BackendError> {
         let Some(row) = self.store.agent(agent)? else { return Ok(None) };
         let mut wishes = BTreeMap::new();
         if row.lifecycle == Lifecycle::Terminated {
@@ -198,11 +202,12 @@ impl Subscriptions {
 /// Starts listening for agents that subscribed before, and waking those whose events come; ends when `cancel` does.
 pub(crate) fn start(
     subscriptions: Arc<Subscriptions>,
+    plumber: Arc<Plumber>,
     engine: Engine,
     events: mpsc::Receiver<Event>,
     cancel: CancellationToken,
 ) -> JoinHandle<()> {
-    let waker = Waker::new(subscriptions, move |agent| engine.arrived_soon(agent));
+    let waker = Waker::new(subscriptions, plumber, move |agent| engine.arrived_soon(agent));
     tokio::spawn(async move {
         if let Err(error) = waker.run(events, cancel).await {
             tracing::error!(%error, "subscriptions can no longer wake anybody");
@@ -214,6 +219,8 @@ pub(crate) fn start(
 #[derive(Debug)]
 struct Delivery {
     agent: AgentId,
+    /// In whose inbox: the plumber may hand it on.
+    to: AgentId,
     ids: Vec<String>,
     event: EventId,
     verdicts: Pending,
@@ -221,6 +228,7 @@ struct Delivery {
 
 struct Waker {
     subscriptions: Arc<Subscriptions>,
+    plumber: Arc<Plumber>,
     /// Told of what is in an inbox.
     arrived: Box<dyn Fn(AgentId) + Send + Sync>,
     recent: Recent,
@@ -228,9 +236,13 @@ struct Waker {
 }
 
 impl Waker {
-    fn new(subscriptions: Arc<Subscriptions>, arrived: impl Fn(AgentId) + Send + Sync + 'static) -> Self {
+    fn new(
+        subscriptions: Arc<Subscriptions>,
+        plumber: Arc<Plumber>,
+        arrived: impl Fn(AgentId) + Send + Sync + 'static,
+    ) -> Self {
         let (recent, pending) = (Recent::default(), VecDeque::new());
-        Self { subscriptions, arrived: Box::new(arrived), recent, pending }
+        Self { subscriptions, plumber, arrived: Box::new(arrived), recent, pending }
     }
 
     async fn run(
@@ -265,7 +277,10 @@ impl Waker {
         let heard =
             subscriptions.store.meta(HEARD)?.and_then(|bytes| serde_json::from_slice::<u64>(&bytes).ok());
         let since_s = heard.map_or(0, |heard_s| heard_s.saturating_sub(OVERLAP_S));
-        for agent in subscriptions.store.agents_with_files(FOLDER)? {
+        // One look for each agent that has files, of which there may be many.
+        let store = subscriptions.store.clone();
+        let looking = tokio::task::spawn_blocking(move || store.agents_with_files(FOLDER)).await;
+        for agent in looking.map_err(|error| BackendError::Stopped(error.to_string()))?? {
             if cancel.is_cancelled() {
                 break;
             }
@@ -316,18 +331,47 @@ impl Waker {
             if !self.subscriptions.index().draw(agent, &ids, now_ms) {
                 continue;
             }
-            let envelope = Envelope::from_event(&event, ids.clone(), now_ms);
-            let poke = Write::Poke(Box::new(Poke { agent, envelope }));
+            let (to, envelope) = match self.plumbed(agent, &event, &ids, now_ms) {
+                Ok(Some(placed)) => placed,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(%agent, %error, "event left");
+                    continue;
+                }
+            };
+            let poke = Write::Poke(Box::new(Poke { agent: to, envelope }));
             let verdicts = self.subscriptions.store.submit(vec![poke]).await;
-            self.pending.push_back(Delivery { agent, ids, event: event.id, verdicts });
+            self.pending.push_back(Delivery { agent, to, ids, event: event.id, verdicts });
         }
     }
 
-    fn settled(&mut self, (Delivery { agent, ids, event, .. }, verdict): (Delivery, Option<Verdict>)) {
+    /// Whose inbox an event goes to that woke `agent`; nothing where a rule drops it.
+    fn plumbed(
+        &self,
+        agent: AgentId,
+        event: &Event,
+        ids: &[String],
+        now_ms: u64,
+    ) -> Result<Option<(AgentId, Envelope)>, BackendError> {
+        let Some(row) = self.subscriptions.store.agent(agent)? else { return Ok(None) };
+        let item = Item::of_event(event, &row.pubkey, self.plumber.is_agents(&event.pubkey));
+        let Route { rule, place } = self.plumber.place(&item, &row)?;
+        let envelope = Envelope::from_event(event, ids.to_vec(), now_ms);
+        Ok(match place {
+            Place::Inbox => Some((agent, envelope.by_rule(rule, None))),
+            Place::Agent((to, _)) => Some((to.id, envelope.by_rule(rule, Some((agent, row.pubkey))))),
+            Place::Nowhere => {
+                tracing::info!(agent = row.name, id = %event.id, rule, "event dropped by a rule");
+                None
+            }
+        })
+    }
+
+    fn settled(&mut self, (Delivery { agent, to, ids, event, .. }, verdict): (Delivery, Option<Verdict>)) {
         match verdict {
             Some(Verdict::Queued(_)) => {
                 self.subscriptions.index().wake(agent, &ids);
-                (self.arrived)(agent);
+                (self.arrived)(to);
             }
             Some(Verdict::Refused(Refusal::Terminated) | Verdict::NoAgent) => {
                 self.subscriptions.refresh(agent)

@@ -41,6 +41,8 @@ pub struct Plot {
     pub dormant_after: Duration,
     /// Who may steer the node.
     pub operators: Vec<PublicKey>,
+    /// Private hosts that agents may make requests to.
+    pub http_private: Vec<String>,
     /// The times of its lease, if it keeps one.
     pub lease: Option<lease::Config>,
 }
@@ -53,6 +55,7 @@ impl Default for Plot {
             heard: Mutex::default(),
             dormant_after: Duration::from_secs(300),
             operators: Vec::new(),
+            http_private: Vec::new(),
             lease: None,
         }
     }
@@ -271,6 +274,7 @@ impl World {
             programs,
             dormant_after: plot.dormant_after,
             operators: plot.operators.clone(),
+            http_private: plot.http_private.clone(),
             ..Config::new(vec![RelaySpec { url: url.clone(), wide: false }])
         };
         let parts = Parts {
@@ -314,6 +318,11 @@ impl World {
     /// When the relay does not answer.
     pub async fn client_of(&self, keys: Keys) -> Result<Client> {
         Client::connect(&self.rest.relay.url(), keys, Duration::from_secs(10)).await
+    }
+
+    /// All that is at rest.
+    pub fn backend(&self) -> &MemoryBackend {
+        &self.rest.backend
     }
 
     /// Where the relay is.

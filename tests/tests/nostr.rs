@@ -36,7 +36,8 @@ async fn has_done(client: &mut Client, agent: PublicKey, what: &str) -> String {
 /// The same, of something that is expected to work.
 async fn did(client: &mut Client, agent: PublicKey, what: &str) -> String {
     let said = has_done(client, agent, what).await;
-    said.strip_prefix("did: ").unwrap_or_else(|| panic!("{what}: {said}")).to_owned()
+    assert!(said.starts_with("did: "), "{what}: {said}");
+    said.trim_start_matches("did: ").to_owned()
 }
 
 /// The events that woke an agent, in order: their authors' npubs and the envelopes' ids.

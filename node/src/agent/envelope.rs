@@ -78,6 +78,16 @@ pub struct Heard {
     pub auto_hop: u8,
 }
 
+/// Which rule of the plumber let an envelope in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plumbed {
+    /// Its name.
+    pub rule: String,
+    /// The agent it was addressed to, where it was handed on to another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<(AgentId, PublicKey)>,
+}
+
 /// One item of an inbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -102,6 +112,9 @@ pub struct Envelope {
     /// Set for [`Kind::Event`], and for alarms that the tick of one has set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<Heard>,
+    /// Set for what the plumber let in: all that comes from outside, and alarms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plumbed: Option<Plumbed>,
 }
 
 /// How far an agent trusts who woke it.
@@ -133,7 +146,18 @@ impl Envelope {
         let origin = Origin { peer: mail.author, protocol, relay, mail: Some(mail.id), auto_hop };
         let id = oa_nips::hex::Hex(mail.id.to_bytes());
         let sent_at_ms = mail.sent_at_ms;
-        Self { id, kind, origin: Some(origin), text, data, sent_at_ms, accepted_at_ms, alarm: None, heard: None }
+        Self {
+            id,
+            kind,
+            origin: Some(origin),
+            text,
+            data,
+            sent_at_ms,
+            accepted_at_ms,
+            alarm: None,
+            heard: None,
+            plumbed: None,
+        }
     }
 
     /// The envelope of an event that these subscriptions heard. Its text is empty: an event is nothing that anybody
@@ -177,7 +201,19 @@ impl Envelope {
             accepted_at_ms: now_ms,
             alarm: None,
             heard: None,
+            plumbed: None,
         }
+    }
+
+    /// The same, let in by a rule; `via` whom it was addressed to, where that is another agent.
+    #[must_use]
+    pub fn by_rule(self, rule: impl Into<String>, via: Option<(AgentId, PublicKey)>) -> Self {
+        Self { plumbed: Some(Plumbed { rule: rule.into(), via }), ..self }
+    }
+
+    /// The rule that let it in.
+    pub fn rule(&self) -> Option<&str> {
+        self.plumbed.as_ref().map(|plumbed| plumbed.rule.as_str())
     }
 
     /// Who sent it; nobody for alarms and the node's own.
@@ -222,6 +258,8 @@ impl Envelope {
             "origin": origin,
             "alarm": alarm,
             "subscriptions": self.heard.as_ref().map(|heard| &heard.subscriptions),
+            "rule": self.rule(),
+            "addressed_to": self.plumbed.as_ref().and_then(|plumbed| plumbed.via).map(|(_, key)| npub(key)),
         })
         .to_string()
         .into_bytes()

@@ -54,6 +54,8 @@ pub enum Refusal {
     Terminated,
     #[error("held a code that is for the node alone")]
     Code,
+    #[error("dropped by a rule")]
+    Dropped,
 }
 
 /// What an agent knows of one correspondent.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::namespace::Path;
 use crate::namespace::mount::Access;
+use crate::plumber::{Rule, check_own};
 
 pub use http::{Http, Method};
 pub use hud::Hud;
@@ -46,6 +47,9 @@ pub struct Manifest {
     /// Whom it obeys from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Npub>,
+    /// The agent that made it; nobody writes this by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Npub>,
     /// Who may see and consent besides its owner.
     #[serde(default)]
     pub roles: Roles,
@@ -76,6 +80,9 @@ pub struct Manifest {
     /// What becomes of mail that finds the inbox full.
     #[serde(default)]
     pub overflow: Overflow,
+    /// What it lets in and drops of its own mail, after the rules of operators.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plumb: Vec<Rule>,
 }
 
 fn default_program() -> String {
@@ -325,6 +332,8 @@ pub enum ManifestError {
     TooManySites,
     #[error("hud.fields: {0}")]
     Hud(String),
+    #[error("plumb: {0}")]
+    Plumb(String),
     #[error("roles: over {ROLES_MAX} people")]
     TooManyRoles,
     #[error("dm.allow: over {ALLOW_MAX} keys")]
@@ -347,6 +356,7 @@ impl Manifest {
             program: program.into(),
             about: String::new(),
             owner: None,
+            parent: None,
             roles: Roles::default(),
             mounts: Vec::new(),
             autonomy: Autonomy::default(),
@@ -357,6 +367,7 @@ impl Manifest {
             hud: Hud::default(),
             records: Publishing::default(),
             overflow: Overflow::default(),
+            plumb: Vec::new(),
         }
     }
 
@@ -399,6 +410,7 @@ impl Manifest {
             return Err(ManifestError::TooManySites);
         }
         self.hud.check().map_err(ManifestError::Hud)?;
+        check_own(&self.plumb).map_err(ManifestError::Plumb)?;
         if self.dm.allow.len() > ALLOW_MAX {
             return Err(ManifestError::AllowTooLong);
         }

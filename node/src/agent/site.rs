@@ -282,9 +282,24 @@ mod tests {
 
     #[test]
     fn what_is_no_site_is_told() {
-        for text in ["", "*", "*.com", "*.*.example.com", "a.*.example.com", "*.1.2.3.4", "example.com.", "a b.example.com",
-            "example.com/v1", "https://", "ftp://example.com", "https://u@example.com", "https://example.com/?x",
-            "https://example.com/#x", "example.com:99999", "https://example.com\n"] {
+        for text in [
+            "",
+            "*",
+            "*.com",
+            "*.*.example.com",
+            "a.*.example.com",
+            "*.1.2.3.4",
+            "example.com.",
+            "a b.example.com",
+            "example.com/v1",
+            "https://",
+            "ftp://example.com",
+            "https://u@example.com",
+            "https://example.com/?x",
+            "https://example.com/#x",
+            "example.com:99999",
+            "https://example.com\n",
+        ] {
             assert!(Site::parse(text).is_err(), "{text:?}");
         }
         let json: Site = serde_json::from_str("\"*.Example.org\"").unwrap();

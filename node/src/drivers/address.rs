@@ -185,7 +185,9 @@ mod tests {
         assert!(gate.lists("models.lan", "10.0.0.9:8080".parse().unwrap()));
         assert!(gate.lists("anything", "10.0.0.7:80".parse().unwrap()));
         assert!(gate.lists("anything", "[::1]:80".parse().unwrap()));
-        for (host, address) in [("models.lan", "10.0.0.9:80"), ("anything", "10.0.0.7:81"), ("anything", "[::1]:22")] {
+        for (host, address) in
+            [("models.lan", "10.0.0.9:80"), ("anything", "10.0.0.7:81"), ("anything", "[::1]:22")]
+        {
             assert!(!gate.admits(host, address.parse().unwrap()), "{host} {address}");
         }
         assert!(!gate.lists("one.one.one.one", "1.1.1.1:443".parse().unwrap()), "public, and not listed");

@@ -28,9 +28,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::address::{Allowed, Gate};
 use super::tls;
 
-pub(crate) use self::dial::{DialError, Dialer, SystemResolver};
 #[cfg(test)]
 pub(crate) use self::dial::Resolve;
+pub(crate) use self::dial::{DialError, Dialer, SystemResolver};
 
 /// Requests under way at once, in the whole node: each may hold a body and an answer of some megabytes.
 const AT_ONCE: usize = 32;

@@ -14,6 +14,7 @@ use crate::namespace::Consent;
 use crate::notice::Notices;
 use crate::operator::Roles;
 use crate::outbox::{Directory, Outbox};
+use crate::plumber::Plumber;
 use crate::program::{Agent, Concierge, Echo};
 use crate::serve::Mounted;
 use crate::store::Store;
@@ -48,7 +49,9 @@ pub(crate) struct Shared {
     pub(crate) hooks: Hooks,
     /// Whether the node may act now.
     pub(crate) tenure: Tenure,
-    pub(crate) manifests: Manifests,
+    pub(crate) manifests: Arc<Manifests>,
+    /// Where envelopes go.
+    pub(crate) plumber: Arc<Plumber>,
     pub(crate) programs: Programs,
 }
 

@@ -137,6 +137,7 @@ fn namespace(shared: &Shared, begun: &Begun) -> Result<Namespace, NoCommit> {
         time: shared.time.clone(),
         feeds: shared.feeds.clone(),
         row: begun.row.clone(),
+        manifest: begun.manifest.clone(),
         seq: begun.seq,
         envelope: envelope.id,
     };
@@ -330,8 +331,12 @@ fn fields(
         Reply::Held("hops") => ("held_hops", json!([])),
         Reply::Held(_) => ("held_rate", json!([])),
     };
+    let mut trigger = json!({ "id": envelope.id, "kind": envelope.kind, "from": from });
+    if let Some(rule) = envelope.rule() {
+        trigger["rule"] = json!(rule);
+    }
     let mut fields = Fields::from([
-        ("trigger".to_owned(), json!({ "id": envelope.id, "kind": envelope.kind, "from": from })),
+        ("trigger".to_owned(), trigger),
         ("started_at".to_owned(), json!(envelope.accepted_at_ms)),
         ("duration_ms".to_owned(), json!(duration_ms)),
         ("outcome".to_owned(), json!(outcome)),

@@ -102,6 +102,7 @@ pub(crate) struct JournalFile {
     pub(crate) tenure: Tenure,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) row: Arc<AgentRow>,
+    pub(crate) manifest: Arc<Manifest>,
     pub(crate) seq: u64,
     pub(crate) envelope: EnvelopeId,
 }
@@ -111,7 +112,7 @@ impl Durable for JournalFile {
         let Self { seq, envelope, .. } = *self;
         let AgentRow { id: agent, lease_epoch, .. } = *self.row;
         let at_ms = self.time.now_ms();
-        self.feeds.calls(&self.row, &lines);
+        self.feeds.calls(&self.row, &self.manifest.hud, &lines);
         let write = Write::Journal(Box::new(Journaled { agent, seq, envelope, lease_epoch, first, lines, at_ms }));
         Box::pin(async move {
             if self.tenure.epoch().is_none() {

@@ -4,7 +4,7 @@
 //! record; a tick that is tried again has the same.
 
 use oa_nips::record::Record;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::redact;
 use crate::agent::Lifecycle;
@@ -12,22 +12,26 @@ use crate::engine::Begun;
 use crate::namespace::journal::{Line, LineState};
 use crate::store::row::AgentRow;
 
+/// Characters of an error's message.
+const MESSAGE_MAX: usize = 200;
+
 /// An event. Whatever `more` says has its secrets taken out here, before anybody keeps it.
-pub(crate) fn event(name: &str, row: &AgentRow, now_ms: u64, more: Value) -> Value {
-    let mut event = json!({
+pub(super) fn event(name: &str, row: &AgentRow, now_ms: u64, more: Value) -> Map<String, Value> {
+    let event = json!({
         "type": name,
         "timestamp": now_ms,
         "session_id": row.session,
         "tick_id": row.head.seq,
     });
-    if let (Some(event), Value::Object(more)) = (event.as_object_mut(), redact::redact(more)) {
+    let mut event = event.as_object().cloned().unwrap_or_default();
+    if let Value::Object(more) = redact::redact(more) {
         event.extend(more);
     }
     event
 }
 
 /// What a stream begins with: how the agent stands.
-pub(super) fn session_start(row: &AgentRow, now_ms: u64) -> Value {
+pub(super) fn session_start(row: &AgentRow, now_ms: u64) -> Map<String, Value> {
     event("session_start", row, now_ms, json!({ "agent": row.name, "state": row.lifecycle }))
 }
 
@@ -37,6 +41,11 @@ pub(super) fn begins(begun: &Begun) -> Value {
 
 pub(super) fn ends(record: &Record, duration_ms: u64) -> Value {
     json!({ "outcome": record.fields.get("outcome"), "duration_ms": duration_ms })
+}
+
+/// Why a tick failed, in the program's words, of which there may be many.
+pub(super) fn error(reason: &str) -> Value {
+    json!({ "message": reason.chars().take(MESSAGE_MAX).collect::<String>() })
 }
 
 /// What a tick used.

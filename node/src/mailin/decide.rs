@@ -10,9 +10,11 @@ use crate::agent::envelope::{Envelope, Trust};
 use crate::agent::mailbox::{self, Hearing, Refusal};
 use crate::codes;
 use crate::engine::shared::Shared;
+use crate::agent::manifest::{Manifest, Overflow};
 use crate::mailin::node;
 use crate::mailin::open::{EventRef, Opened};
 use crate::notice::Notice;
+use crate::plumber::{Item, Place, Route};
 use crate::store::backend::BackendError;
 use crate::store::row::{AgentRow, Outgoing};
 use crate::store::write::{Answer, Delivery, Settled, Write};
@@ -96,10 +98,17 @@ pub(super) fn decide(
     if let Some(answered) = case.command()? {
         return Ok(Some(answered));
     }
+    let item = Item::of_mail(&mail, shared.plumber.is_agents(&mail.author));
+    let Route { rule, place } = shared.plumber.place(&item, &row)?;
+    match place {
+        Place::Inbox => {}
+        Place::Nowhere => return Ok(Some(case.refuse_by(&rule, Refusal::Dropped))),
+        Place::Agent((to, manifest)) => return case.hand_on(&rule, &to, &manifest, pow_bits).map(Some),
+    }
     let peer = shared.store.peer(agent, &mail.author)?.unwrap_or_default();
     let hearing = mailbox::hearing(&manifest, row.owner.as_ref(), &peer, &mail.author, pow_bits);
     Ok(Some(match hearing {
-        Hearing::Heard(trust) => case.deliver(trust, manifest.overflow),
+        Hearing::Heard(trust) => case.deliver(&row, rule, trust, manifest.overflow),
         Hearing::Refused(reason) => case.refuse(reason),
         // A machine is not asked to pair: two of them would go on for ever.
         Hearing::Pair if mail.auto_hop > 0 => case.refuse(Refusal::Pairing),
@@ -147,10 +156,37 @@ pub(super) struct Case<'a> {
 }
 
 impl Case<'_> {
-    fn deliver(&self, trust: Trust, overflow: crate::agent::manifest::Overflow) -> Decided {
-        let envelope = Envelope::from_mail(self.mail, self.relay.cloned(), self.now_ms);
-        let delivery = Delivery { agent: self.row.id, envelope, trust, overflow, event: self.event };
-        Decided::about(self.row, Some(self.mail), Write::Deliver(Box::new(delivery)))
+    /// Into an inbox: that of the agent it is addressed to, or another's to whom a rule hands it on.
+    fn deliver(&self, to: &AgentRow, rule: String, trust: Trust, overflow: Overflow) -> Decided {
+        let via = (to.id != self.row.id).then_some((self.row.id, self.row.pubkey));
+        let envelope = Envelope::from_mail(self.mail, self.relay.cloned(), self.now_ms).by_rule(rule, via);
+        let delivery = Delivery { agent: to.id, envelope, trust, overflow, event: self.event };
+        Decided::about(to, Some(self.mail), Write::Deliver(Box::new(delivery)))
+    }
+
+    /// To another agent, if that one hears the sender. It does not ask strangers to pair: they did not write to it.
+    fn hand_on(
+        &self,
+        rule: &str,
+        to: &AgentRow,
+        manifest: &Manifest,
+        pow_bits: u8,
+    ) -> Result<Decided, BackendError> {
+        let peer = self.shared.store.peer(to.id, &self.mail.author)?.unwrap_or_default();
+        let hearing = mailbox::hearing(manifest, to.owner.as_ref(), &peer, &self.mail.author, pow_bits);
+        let refuse = |reason| self.refuse_by(&format!("{rule}, to {}", to.name), reason);
+        Ok(match hearing {
+            Hearing::Heard(trust) => self.deliver(to, rule.to_owned(), trust, manifest.overflow),
+            Hearing::Refused(reason) => refuse(reason),
+            Hearing::Pair => refuse(Refusal::NotAllowed),
+        })
+    }
+
+    /// Refused on the way that a rule shows.
+    fn refuse_by(&self, rule: &str, reason: Refusal) -> Decided {
+        tracing::info!(agent = self.row.name, rule, %reason, "mail goes nowhere");
+        let detail = format!("rule {rule}");
+        self.settle(Answer::Refuse { from: Some(self.mail.author), reason, detail })
     }
 
     pub(super) fn settle(&self, answer: Answer) -> Decided {

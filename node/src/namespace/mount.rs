@@ -91,18 +91,19 @@ impl Mounts {
         self.mounts.insert(place, mount);
     }
 
-    /// Sets what a path's mount allows; a part of a mount gets a mount of its own.
+    /// Sets what the mounts at a path and beneath it allow: whoever takes `/nostr` away means all of it.
     ///
     /// # Errors
     /// `NotFound` when nothing is mounted there.
     pub fn restrict(&mut self, at: &Path, access: Access) -> Result<(), Error> {
-        match self.mounts.iter_mut().find(|mount| mount.at == *at) {
-            Some(mount) => {
-                mount.access = access;
-                Ok(())
+        let beneath = at.beneath();
+        let mut is_there = false;
+        for mount in &mut self.mounts {
+            if mount.at == *at || mount.at.as_str().starts_with(&beneath) {
+                (mount.access, is_there) = (access, true);
             }
-            None => Err(Error::new(Code::NotFound, at, "nothing is mounted there")),
         }
+        if is_there { Ok(()) } else { Err(Error::new(Code::NotFound, at, "nothing is mounted there")) }
     }
 
     /// The mount that serves a path; those that are disabled serve nothing.
@@ -188,6 +189,17 @@ mod tests {
         assert_eq!(at("/wallet").unwrap().1, "/");
         assert_eq!(at("/walletX").unwrap_err().code, Code::NotFound);
         assert_eq!(mounts.names(&Path::root()).count(), 3);
+    }
+
+    #[test]
+    fn what_is_taken_away_is_taken_with_all_that_is_mounted_beneath() {
+        let mut mounts = mounts();
+        mounts.mount(path("/walletX"), Arc::new(Fixed::default()), "test");
+        mounts.restrict(&path("/wallet"), Access::ReadOnly).unwrap();
+        let call = Change::Call(Vec::new());
+        let allow = |text: &str| mounts.find(&path(text)).and_then(|found| found.allow(&path(text), &call));
+        assert_eq!(allow("/wallet/history/1").unwrap_err().code, Code::PermissionDenied);
+        assert!(allow("/walletX/1").is_ok());
     }
 
     #[test]

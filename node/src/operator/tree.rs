@@ -354,7 +354,7 @@ async fn transact(
 
 /// Whether files of the agent's state are at a path.
 fn changes_state(path: &Path) -> bool {
-    matches!(path.components().next(), Some("memory" | "goals" | "schedule" | "nostr" | "workspace" | "task"))
+    matches!(path.components().next(), Some("memory" | "goals" | "schedule" | "nostr" | "workspace" | "task" | "children"))
 }
 
 fn key(caller: &PublicKey, op: &Hex<16>) -> ChangeKey {
@@ -367,3 +367,6 @@ fn key(caller: &PublicKey, op: &Hex<16>) -> ChangeKey {
 fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub(crate) fn names(text: &str) -> impl Iterator<Item = &str> {
 ///
 /// # Errors
 /// The name for which `value` has nothing.
-pub(crate) fn fill<'a>(text: &'a str, value: impl Fn(&str) -> Option<String>) -> Result<String, &'a str> {
+pub(crate) fn fill(text: &str, value: impl Fn(&str) -> Option<String>) -> Result<String, &str> {
     let mut filled = String::with_capacity(text.len());
     for piece in pieces(text) {
         match piece {
@@ -105,7 +105,19 @@ mod tests {
 
     #[test]
     fn what_is_no_placeholder_stays() {
-        for text in ["", "{", "{secret:", "{secret:}", "{secret:A}", "{secret:a b}", "{secret:a", "{Secret", "100%", "ü{x}", "{secret:ä}"] {
+        for text in [
+            "",
+            "{",
+            "{secret:",
+            "{secret:}",
+            "{secret:A}",
+            "{secret:a b}",
+            "{secret:a",
+            "{Secret",
+            "100%",
+            "ü{x}",
+            "{secret:ä}",
+        ] {
             assert_eq!(filled(text), Ok(text.to_owned()));
         }
     }

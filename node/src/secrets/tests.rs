@@ -5,8 +5,8 @@ use crate::agent::AgentId;
 use crate::agent::site::target;
 use crate::keyring::{Addresses, SeedKeyring};
 use crate::signer::Seed;
-use crate::store::memory::MemoryBackend;
 use crate::store::backend::{Backend, Range, Table};
+use crate::store::memory::MemoryBackend;
 
 const VALUE: &str = "sk-live-4242424242";
 
@@ -85,7 +85,11 @@ async fn nothing_of_a_value_is_at_rest_in_a_listing_or_in_an_error() {
     }
     let listed = format!("{:?} {:?}", home.vault.list().unwrap(), home.of("alice").await);
     assert!(listed.contains("api.example.com") && !listed.contains("4242"), "{listed}");
-    for wrong in [r#"{"value":"sk-live-4242424242","host":[]}"#, r#"{"value":sk-live-4242424242}"#, r#"{"hosts":["4242424242/"]}"#] {
+    for wrong in [
+        r#"{"value":"sk-live-4242424242","host":[]}"#,
+        r#"{"value":sk-live-4242424242}"#,
+        r#"{"hosts":["4242424242/"]}"#,
+    ] {
         let error = home.set("a", wrong).await.unwrap_err();
         assert_eq!(error.code, Code::InvalidInput);
         assert!(!error.to_string().contains("4242"), "{error}");
@@ -99,7 +103,7 @@ async fn what_cannot_be_a_secret_is_refused() {
         assert_eq!(home.set(name, VALUE).await.unwrap_err().code, Code::InvalidInput, "{name}");
     }
     let long = "x".repeat(VALUE_BYTES_MAX + 1);
-    for value in ["", "short", &long, r#"{"hosts":["a.example"]}"#] {
+    for value in ["", "short", "\u{1}control", &long, r#"{"hosts":["a.example"]}"#] {
         assert_eq!(home.set("a", value).await.unwrap_err().code, Code::InvalidInput);
     }
 }
@@ -109,7 +113,8 @@ async fn a_row_is_good_for_its_own_name_and_node_only() {
     let home = Home::new();
     home.set("a", &format!(r#"{{"value":"{VALUE}","hosts":["a.example"]}}"#)).await.unwrap();
     let row = home.vault.store.row(SPACE, "a").unwrap().unwrap();
-    let copy = RowWrite { space: SPACE.to_owned(), key: "b".to_owned(), expect_version: 0, value: Some(row.value) };
+    let copy =
+        RowWrite { space: SPACE.to_owned(), key: "b".to_owned(), expect_version: 0, value: Some(row.value) };
     home.vault.store.write(Write::Row(copy)).await.unwrap();
     assert_eq!(home.of("alice").await.iter().map(|secret| secret.name.as_str()).collect::<Vec<_>>(), ["a"]);
     let seed = Seed::generate();

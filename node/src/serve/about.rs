@@ -22,7 +22,9 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
     let status = OneFile::value(move |cx| {
         let subject = cx.subject()?;
         let mut status = status(subject.row, subject.manifest, &relays, cx.now_ms);
-        status["subscriptions"] = subscriptions.status(subject.row.id);
+        if let Some(status) = status.as_object_mut() {
+            status.insert("subscriptions".to_owned(), subscriptions.status(subject.row.id));
+        }
         Ok(status.to_string().into_bytes())
     });
     let status = status.watched(super::metrics::changes(parts));

@@ -121,6 +121,9 @@ fn set_manifest(cx: &Context<'_>, creator: &Creator, text: &str) -> Result<Effec
     if manifest.name != row.name {
         return Err(invalid(format!("manifest: name: {} cannot be renamed", row.name)));
     }
+    if manifest.parent != cx.subject()?.manifest.parent {
+        return Err(invalid("manifest: parent: says who made the agent, and stays as it is".to_owned()));
+    }
     change_manifest(cx, creator, manifest)
 }
 

@@ -15,6 +15,7 @@ use super::{Creator, Parts, mounts};
 use crate::agent::AgentId;
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::manifest::Manifest;
+use crate::drivers::http::Client;
 use crate::engine::Programs;
 use crate::feeds::Feeds;
 use crate::keyring::{Addresses, Keyring, SeedKeyring};
@@ -86,6 +87,11 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub(super) fn new() -> Self {
+        Self::with_http(Client::of_node(&[]))
+    }
+
+    /// With a client of the test's own.
+    pub(super) fn with_http(client: Client) -> Self {
         let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
         let keyring = Arc::new(SeedKeyring::new(Seed::generate(), Arc::new(Addresses::default())));
         let (relays, own) = (Arc::new(Relays::default()), RelayUrl::parse("wss://own.example").unwrap());
@@ -101,7 +107,7 @@ impl Fixture {
             keyring: keyring.clone(),
             subscribe: relays.clone(),
             own: Arc::new([own.clone()]),
-            http: Arc::new(crate::drivers::http::Client::of_node(&[])),
+            http: Arc::new(client),
             directory: Arc::new(Directory::new(relays.clone(), vec![own.clone()])),
             subscriptions,
             feeds: feeds.clone(),

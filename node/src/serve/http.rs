@@ -10,12 +10,12 @@ mod send;
 mod tests;
 mod used;
 
-use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{self, HeaderMap};
+use oa_nips::files::Code;
 use serde_json::{Map, Value, json};
 
 use self::request::Asked;
@@ -33,42 +33,42 @@ use crate::namespace::service::{
 };
 use crate::secrets::Vault;
 use crate::secrets::redact::Redactor;
+use crate::store::Store;
 use crate::time::Time;
 
+/// The call file, within the mount.
+const REQUEST: &str = "/request";
 /// Bytes of a body that a kept answer has, when the whole is too large.
 const KEPT_BODY_BYTES: usize = 16 * 1024;
 
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
     let requests = Requests(parts.store.clone());
-    let server = Http {
+    let asker = Arc::new(Asker {
         client: parts.http.clone(),
         vault: Vault::new(parts.store.clone(), parts.keyring.clone()),
         requests: requests.clone(),
         time: parts.time.clone(),
-    };
+    });
     let (known, time) = (requests.clone(), parts.time.clone());
     let folder = Computed::new()
+        .outside("request", Class::AtMostOnce, move |cx, body| {
+            let asker = asker.clone();
+            Box::pin(async move { asker.request(cx, body).await })
+        })
         .value("policy", move |cx| policy(cx, &known, time.now_ms()))
         .folder("responses", responses(&requests));
-    mounts.mount(at("/http"), folder.build(), "requests");
-    mounts.mount_file(at("/http/request"), FileType::Call, Arc::new(server), "a request");
+    mounts.mount(at("/http"), Arc::new(Http { folder: folder.build() }), "requests");
 }
 
-/// Serves `/http/request`.
-struct Http {
+/// Makes requests.
+struct Asker {
     client: Arc<Client>,
     vault: Vault,
     requests: Requests,
     time: Arc<dyn Time>,
 }
 
-impl fmt::Debug for Http {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Http")
-    }
-}
-
-impl Http {
+impl Asker {
     async fn request(&self, cx: &Context<'_>, body: &[u8]) -> Result<Vec<u8>, Error> {
         let subject = cx.subject()?;
         let asked = Asked::parse(body)?;
@@ -77,7 +77,8 @@ impl Http {
         let rules = &subject.manifest.http;
         let sender = Sender { client: &self.client, rules, secrets: &secrets, redactor: &redactor };
         let first = sender.first(asked)?;
-        let n = self.requests.count(subject.row.id, rules.per_day, self.time.now_ms()).await?;
+        let per_day = super::children::left(&self.requests.0, cx, rules.per_day)?;
+        let n = self.requests.count(subject.row.id, per_day, self.time.now_ms()).await?;
         let sent = sender.send(first).await?;
         let shown = Shown::new(sent, &redactor, n);
         if let Err(error) = self.requests.keep(subject.row.id, n, shown.kept()).await {
@@ -105,27 +106,33 @@ impl Shown {
         if truncated {
             redactor.trim(&mut body);
         }
-        Self { id, status, headers: shown(&headers, redactor), body, truncated, not_followed: sent.not_followed }
+        Self {
+            id,
+            status,
+            headers: shown(&headers, redactor),
+            body,
+            truncated,
+            not_followed: sent.not_followed,
+        }
     }
 
     fn to_json(&self, body_bytes_max: usize) -> Vec<u8> {
         let is_cut = self.body.len() > body_bytes_max;
         let body = self.body.get(..body_bytes_max.min(self.body.len())).unwrap_or_default();
         let truncated = self.truncated || is_cut;
-        let mut json = json!({
-            "id": self.id.to_string(),
-            "status": self.status,
-            "headers": self.headers,
-            "truncated": truncated,
-        });
+        let mut json = Map::new();
+        json.insert("id".to_owned(), self.id.to_string().into());
+        json.insert("status".to_owned(), self.status.into());
+        json.insert("headers".to_owned(), self.headers.clone().into());
+        json.insert("truncated".to_owned(), truncated.into());
         match text(body, truncated) {
-            Some(text) => json["body"] = text.into(),
-            None => json["body_base64"] = STANDARD.encode(body).into(),
-        }
+            Some(text) => json.insert("body".to_owned(), text.into()),
+            None => json.insert("body_base64".to_owned(), STANDARD.encode(body).into()),
+        };
         if let Some(reason) = &self.not_followed {
-            json["not_followed"] = reason.as_str().into();
+            json.insert("not_followed".to_owned(), reason.as_str().into());
         }
-        json.to_string().into_bytes()
+        Value::Object(json).to_string().into_bytes()
     }
 
     /// What is kept of it, at most [`used::KEPT_BYTES_MAX`] bytes.
@@ -133,7 +140,9 @@ impl Shown {
         let whole = if self.body.len() <= used::KEPT_BYTES_MAX { usize::MAX } else { KEPT_BODY_BYTES };
         let mut sizes = [whole, KEPT_BODY_BYTES, 0].into_iter().map(|size| self.to_json(size));
         sizes.find(|json| json.len() <= used::KEPT_BYTES_MAX).unwrap_or_else(|| {
-            json!({ "id": self.id.to_string(), "status": self.status, "truncated": true }).to_string().into_bytes()
+            json!({ "id": self.id.to_string(), "status": self.status, "truncated": true })
+                .to_string()
+                .into_bytes()
         })
     }
 }
@@ -162,51 +171,61 @@ fn shown(headers: &HeaderMap, redactor: &Redactor) -> Map<String, Value> {
     shown
 }
 
+/// Serves the folder. The class of a request is not its file's: it follows from what is asked.
+#[derive(Debug)]
+struct Http {
+    folder: Arc<dyn FileService>,
+}
+
 impl FileService for Http {
-    fn stat<'a>(&'a self, _: &'a Context<'a>, path: &'a Path) -> Later<'a, Stat> {
-        Box::pin(async move { here(path).map(|()| file("", FileType::Call, 0)) })
+    fn stat<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path) -> Later<'a, Stat> {
+        self.folder.stat(cx, path)
     }
 
-    fn list<'a>(&'a self, _: &'a Context<'a>, path: &'a Path) -> Later<'a, Vec<Stat>> {
-        Box::pin(async move { here(path).and_then(|()| Err(Error::not_dir(path))) })
+    fn list<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path) -> Later<'a, Vec<Stat>> {
+        self.folder.list(cx, path)
     }
 
-    fn read<'a>(&'a self, _: &'a Context<'a>, path: &'a Path, _: Span) -> Later<'a, Vec<u8>> {
-        Box::pin(async move {
-            here(path)?;
-            Err(Error::new(oa_nips::files::Code::PermissionDenied, path, "is not to be read"))
-        })
+    fn read<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path, span: Span) -> Later<'a, Vec<u8>> {
+        if path.as_str() == REQUEST {
+            let refusal = Error::new(Code::PermissionDenied, path, "is not to be read");
+            return Box::pin(std::future::ready(Err(refusal)));
+        }
+        self.folder.read(cx, path, span)
     }
 
-    /// What cannot be read is refused without an intent: nothing will be done.
     fn class(&self, path: &Path, change: &Change) -> Class {
-        match change {
-            Change::Call(body) if here(path).is_ok() => {
-                Asked::parse(body).map_or(Class::Transactional, |asked| asked.class())
-            }
+        match asked(path, change) {
+            Some(Ok(asked)) => asked.class(),
             _ => Class::Transactional,
         }
     }
 
+    /// What cannot be read is refused without an intent: nothing will be done.
     fn change<'a>(&'a self, _: &'a Context<'a>, path: &'a Path, change: &'a Change) -> Later<'a, Effect> {
-        Box::pin(async move {
-            here(path)?;
-            let Change::Call(body) = change else { return Err(not_taken(path, change)) };
-            Err(Asked::parse(body).map_or_else(|error| error, |_| not_taken(path, change)))
-        })
+        let refusal = match asked(path, change) {
+            Some(Err(error)) => error,
+            _ => not_taken(path, change),
+        };
+        Box::pin(std::future::ready(Err(refusal)))
     }
 
     fn act<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path, change: &'a Change) -> Later<'a, Vec<u8>> {
-        Box::pin(async move {
-            here(path)?;
-            let Change::Call(body) = change else { return Err(not_taken(path, change)) };
-            self.request(cx, body).await
-        })
+        self.folder.act(cx, path, change)
     }
 }
 
-fn here(path: &Path) -> Result<(), Error> {
-    if *path == Path::root() { Ok(()) } else { Err(Error::not_found(path)) }
+/// The request that a change is, if it is one.
+fn asked(path: &Path, change: &Change) -> Option<Result<Asked, Error>> {
+    match change {
+        Change::Call(body) if path.as_str() == REQUEST => Some(Asked::parse(body)),
+        _ => None,
+    }
+}
+
+/// How many requests an agent has made today.
+pub(super) fn used_today(store: &Store, agent: AgentId, now_ms: u64) -> Result<u32, Error> {
+    Requests(store.clone()).today(agent, now_ms)
 }
 
 fn agent(cx: &Context<'_>) -> Result<AgentId, Error> {
@@ -219,10 +238,11 @@ fn responses(requests: &Requests) -> Arc<dyn FileService> {
         let kept = listed.kept(agent(cx)?)?.into_iter();
         Ok(kept.map(|(n, size)| file(format!("{n}.json"), FileType::Value, size)).collect())
     };
-    let read = move |cx: &Context<'_>, name: &str| match name.strip_suffix(".json").and_then(|n| n.parse().ok()) {
-        Some(n) => read.answer(agent(cx)?, n),
-        None => Ok(None),
-    };
+    let read =
+        move |cx: &Context<'_>, name: &str| match name.strip_suffix(".json").and_then(|n| n.parse().ok()) {
+            Some(n) => read.answer(agent(cx)?, n),
+            None => Ok(None),
+        };
     Rows::new(list, read).build()
 }
 
@@ -232,7 +252,7 @@ fn policy(cx: &Context<'_>, requests: &Requests, now_ms: u64) -> Result<Vec<u8>,
     let policy = json!({
         "allow": rules.allow,
         "methods": rules.methods,
-        "per_day": rules.per_day,
+        "per_day": super::children::left(&requests.0, cx, rules.per_day)?,
         "used_today": requests.today(subject.row.id, now_ms)?,
         "request_bytes_max": request::BODY_BYTES_MAX,
         "response_bytes_max": send::ANSWER_BYTES_MAX,

@@ -55,6 +55,7 @@ mod tests {
         for path in ["/status", "/metrics/apm", "/metrics/queue", "/manifest"] {
             let (mut watch, _) = fixture.watch(path).unwrap();
             (0..9).for_each(|_| fixture.feeds.changes.changed(fixture.row.id));
+            assert!(watch.has_changed().unwrap(), "{path}");
             watch.borrow_and_update();
             assert!(!watch.has_changed().unwrap(), "{path}");
         }

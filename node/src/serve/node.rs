@@ -46,6 +46,7 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
         Ok(status.to_string().into_bytes())
     });
     mounts.mount_file(at("/node/status"), FileType::Value, Arc::new(status), "status");
+    super::plumbing::mount(&mut mounts, parts);
     super::srv::mount(&mut mounts, &parts.srv);
     super::config::mount(&mut mounts, parts);
     super::secrets::mount(&mut mounts, parts);
@@ -59,6 +60,9 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
 fn create(cx: &Context<'_>, creator: &Creator, text: &str) -> Result<Effect, Error> {
     let invalid = |reason: String| Error::invalid("/agents/new", reason);
     let mut manifest = Manifest::parse(text).map_err(|error| invalid(format!("manifest: {error}")))?;
+    if manifest.parent.is_some() {
+        return Err(invalid("manifest: parent: only /children/new of an agent makes it a parent".to_owned()));
+    }
     // Who creates an agent owns it, unless the manifest says who does.
     manifest.owner.get_or_insert(Npub(cx.caller));
     creator.check(&manifest).map_err(invalid)?;

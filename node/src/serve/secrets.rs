@@ -18,9 +18,7 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
     let vault = Vault::new(parts.store.clone(), parts.keyring.clone());
     mounts.mount(at("/secrets"), Arc::new(Secrets(vault.clone())), "secrets, write only");
     let known = OneFile::value(move |_| {
-        let line = |(name, terms): (String, crate::secrets::Terms)| {
-            json!({ "name": name, "hosts": terms.hosts, "agents": terms.agents, "set_at": terms.set_at_ms / 1000 })
-        };
+        let line = |(name, terms): (String, crate::secrets::Terms)| json!({ "name": name, "hosts": terms.hosts, "agents": terms.agents, "set_at": terms.set_at_ms / 1000 });
         Ok(lines(vault.list()?.into_iter().map(line)))
     });
     mounts.mount_file(at("/node/secrets"), FileType::Value, Arc::new(known), "what may be known of secrets");

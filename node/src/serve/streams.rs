@@ -1,5 +1,5 @@
 //! `/logs/{trace,ticks,trajectory,stdout,stderr,events.jsonl}`, `/hud/stream`, `/outbox/stream`, `/node/log`: what
-//! happens, as it happens. A stream begins when it is first read or watched; to look at its size begins nothing.
+//! happens, as it happens. A stream begins when somebody first asks for it; to be listed begins nothing.
 
 use std::sync::Arc;
 
@@ -71,12 +71,8 @@ fn here(path: &Path) -> Result<(), Error> {
 impl FileService for Stream {
     fn stat<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path) -> Answer<'a, Stat> {
         Box::pin(async move {
-            here(path)?;
-            let size = match self.of {
-                Of::Agent(name) => self.feeds.length(cx.subject()?.row.id, name),
-                Of::Node => self.feeds.log().end(),
-            };
-            Ok(file("", FileType::Stream, size))
+            // Who reads on from the end must be told where that is.
+            Ok(file("", FileType::Stream, self.ring(cx, path)?.end()))
         })
     }
 
@@ -109,7 +105,6 @@ mod tests {
     use serde_json::Value;
 
     use super::super::fixture::{Fixture, NOW_MS, someone};
-    use super::OF_AGENTS;
     use crate::agent::Lifecycle;
     use crate::agent::envelope::{Envelope, Kind, Trust};
     use crate::engine::Begun;
@@ -157,9 +152,7 @@ mod tests {
         for _ in 0..5 {
             tick(&mut fixture).await;
         }
-        for (path, ..) in OF_AGENTS {
-            assert_eq!(fixture.length(path).await, 0, "{path}");
-        }
+        assert_eq!(fixture.names("/logs").await.len(), 7);
         assert!(!fixture.feeds.wants_ticks(fixture.row.id));
         for (path, key) in [("/logs/ticks", "/seq"), ("/logs/trajectory", "/header/seq")] {
             let (mut watch, start) = fixture.watch(path).unwrap();
@@ -189,8 +182,8 @@ mod tests {
         };
         assert_eq!(kinds(lines(&fixture, "/hud/stream").await), ["session_start"]);
         let line = |state| Line { request: oa_nips::hex::Hex([1; 32]), path: "/tools/pay".into(), state };
-        fixture.feeds.calls(&fixture.row, &[line(LineState::Replied(Ok(Blob::default()))), line(LineState::Intent)]);
-        fixture.feeds.calls(&fixture.row, &[line(LineState::Replied(Ok(Blob(vec![1; 9]))))]);
+        fixture.feeds.calls(&fixture.row, &fixture.manifest.hud, &[line(LineState::Replied(Ok(Blob::default()))), line(LineState::Intent)]);
+        fixture.feeds.calls(&fixture.row, &fixture.manifest.hud, &[line(LineState::Replied(Ok(Blob(vec![1; 9]))))]);
         tick_to(&mut fixture, Lifecycle::Dormant).await;
         fixture.feeds.tick_fails(&begun(&fixture), "no: token=abc and sk-secret\nmore", &[]);
         fixture.feeds.becomes(fixture.row.id, Lifecycle::Stopped, Some("nsec1xyz"));

@@ -1,10 +1,12 @@
 //! What is asked of relays for agents' files, and whom an event wakes.
 
-use oa_nips::nostr::{EventBuilder, Keys, Kind, PublicKey};
+use oa_nips::nostr::{EventBuilder, Keys, Kind};
 
 use super::*;
 use crate::agent::manifest::Manifest;
+use crate::keyring::SeedKeyring;
 use crate::namespace::Path;
+use crate::signer::Seed;
 use crate::store::memory::MemoryBackend;
 use crate::store::write::{AgentChange, NewAgent};
 
@@ -76,7 +78,10 @@ impl World {
 
     fn waker(&self) -> (Waker, mpsc::Receiver<AgentId>) {
         let (sender, arrivals) = mpsc::channel(1000);
-        (Waker::new(self.subscriptions.clone(), move |agent| sender.try_send(agent).unwrap()), arrivals)
+        let keyring = Arc::new(SeedKeyring::new(Seed::generate(), Arc::default()));
+        let plumber = Arc::new(Plumber::new(self.store.clone(), keyring, Arc::default()));
+        let arrived = move |agent| sender.try_send(agent).unwrap();
+        (Waker::new(self.subscriptions.clone(), plumber, arrived), arrivals)
     }
 
     /// Takes an event and waits until it has landed, or not.

@@ -112,6 +112,7 @@ impl Fixture {
             accepted_at_ms: AT_MS + n,
             alarm: None,
             heard: None,
+            plumbed: None,
         }
     }
 
@@ -187,6 +188,7 @@ impl Fixture {
         let fired = alarm::fire(&set, due_ms);
         let told = AlarmFired { id: "tea".into(), due: due_ms / 1000, missed: fired.missed };
         let envelope = Envelope::from_alarm(self.agent, told, set.text.clone(), None, due_ms);
+        let envelope = Some(envelope);
         (AlarmFiring { agent: self.agent, id: "tea".into(), due_ms, envelope, next: fired.next }, due_ms)
     }
 }

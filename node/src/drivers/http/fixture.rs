@@ -30,7 +30,8 @@ impl Names {
     /// These names, each with its answers.
     pub(crate) fn new(names: &[(&str, &[&[&str]])]) -> Arc<Self> {
         let parse = |answer: &&[&str]| answer.iter().map(|ip| ip.parse().unwrap()).collect();
-        let line = |(name, answers): &(&str, &[&[&str]])| ((*name).to_owned(), answers.iter().map(parse).collect());
+        let line =
+            |(name, answers): &(&str, &[&[&str]])| ((*name).to_owned(), answers.iter().map(parse).collect());
         Arc::new(Self { answers: Mutex::new(names.iter().map(line).collect()), asked: Mutex::default() })
     }
 }
@@ -43,7 +44,7 @@ impl Resolve for Names {
             if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() }
         });
         let answer = answer.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-        let with_port = |ips: Vec<IpAddr>| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        let with_port = move |ips: Vec<IpAddr>| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
         Box::pin(async move { answer.map(with_port) })
     }
 }
@@ -73,7 +74,8 @@ impl Server {
         let certificate = CertificateDer::from(STANDARD.decode(CERTIFICATE).unwrap());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(STANDARD.decode(KEY).unwrap()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
         Self::listen("127.0.0.1:0", Some(TlsAcceptor::from(Arc::new(config))), Arc::new(answer)).await
     }

@@ -69,9 +69,25 @@ async fn of_several_addresses_only_those_that_pass_are_tried() {
 #[tokio::test]
 async fn a_private_address_is_refused_in_whatever_form() {
     let server = hello().await;
-    let client = client(Names::new(&[("home.test", &[&["127.0.0.1"]]), ("v6.test", &[&["::ffff:127.0.0.1"]])]), &[]);
-    for host in ["127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "[::127.0.0.1]",
-        "0.0.0.0", "[::]", "169.254.169.254", "[fd00::1]", "[64:ff9b::7f00:1]", "home.test", "v6.test"] {
+    let client =
+        client(Names::new(&[("home.test", &[&["127.0.0.1"]]), ("v6.test", &[&["::ffff:127.0.0.1"]])]), &[]);
+    for host in [
+        "127.0.0.1",
+        "2130706433",
+        "0x7f.1",
+        "0177.0.0.1",
+        "127.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::127.0.0.1]",
+        "0.0.0.0",
+        "[::]",
+        "169.254.169.254",
+        "[fd00::1]",
+        "[64:ff9b::7f00:1]",
+        "home.test",
+        "v6.test",
+    ] {
         let secure = client.ask(ask(&format!("https://{host}:{}/", server.port))).await.unwrap_err();
         assert!(matches!(secure, AskError::Dial(DialError::Private)), "{host}: {secure}");
         let clear = client.ask(ask(&format!("http://{host}:{}/", server.port))).await.unwrap_err();
@@ -99,7 +115,10 @@ async fn tls_is_for_the_host_that_was_asked_for() {
     let allowed = private.iter().map(|entry| Allowed::parse(entry)).collect();
     let browser = Client::new(Dialer::new(Gate { allowed, own: Vec::new() }, names, tls::config()));
     let error = browser.ask(url("tls.test")).await.unwrap_err();
-    assert!(matches!(error, AskError::Dial(DialError::Handshake(_))), "an unknown root was believed: {error}");
+    assert!(
+        matches!(error, AskError::Dial(DialError::Handshake(_))),
+        "an unknown root was believed: {error}"
+    );
 }
 
 #[tokio::test]

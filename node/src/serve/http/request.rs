@@ -97,7 +97,9 @@ impl Asked {
             return Err(Error::too_large("/", REQUEST_BYTES_MAX));
         }
         let written: Written = serde_json::from_slice(json).map_err(|error| {
-            invalid(format!(r#"takes {{"method": "GET", "url": "https://...", "headers": {{}}, "body": "..."}}: {error}"#))
+            invalid(format!(
+                r#"takes {{"method": "GET", "url": "https://...", "headers": {{}}, "body": "..."}}: {error}"#
+            ))
         })?;
         let body = match (written.body, written.body_base64) {
             (Some(_), Some(_)) => return Err(invalid("has both a body and a body_base64")),
@@ -141,7 +143,8 @@ impl Body {
 }
 
 fn is_key(key: &str) -> bool {
-    (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+    (1..=KEY_BYTES_MAX).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
 }
 
 fn headers(written: BTreeMap<String, String>) -> Result<Vec<(HeaderName, String)>, Error> {
@@ -151,7 +154,8 @@ fn headers(written: BTreeMap<String, String>) -> Result<Vec<(HeaderName, String)
     }
     let mut headers: Vec<(HeaderName, String)> = Vec::with_capacity(written.len());
     for (name, value) in written {
-        let known: HeaderName = name.parse().map_err(|_| invalid(format!("{name:?} cannot name a header")))?;
+        let known: HeaderName =
+            name.parse().map_err(|_| invalid(format!("{name:?} cannot name a header")))?;
         if OURS.contains(&known) || OURS_TOO.contains(&known.as_str()) {
             return Err(invalid(format!("the header {known} is not the agent's to set")));
         }
@@ -176,12 +180,16 @@ mod tests {
     #[test]
     fn what_may_be_asked_twice_follows_from_method_and_key() {
         for method in ["GET", "HEAD", "PUT", "DELETE"] {
-            assert_eq!(class(&format!(r#"{{"method":"{method}","url":"https://a.example"}}"#)), Class::Idempotent);
+            assert_eq!(
+                class(&format!(r#"{{"method":"{method}","url":"https://a.example"}}"#)),
+                Class::Idempotent
+            );
         }
         for method in ["POST", "PATCH"] {
             let json = format!(r#"{{"method":"{method}","url":"https://a.example"}}"#);
             assert_eq!(class(&json), Class::AtMostOnce);
-            let json = format!(r#"{{"method":"{method}","url":"https://a.example","idempotency_key":"k-1"}}"#);
+            let json =
+                format!(r#"{{"method":"{method}","url":"https://a.example","idempotency_key":"k-1"}}"#);
             assert_eq!(class(&json), Class::Idempotent);
         }
     }
@@ -213,7 +221,9 @@ mod tests {
 
     #[test]
     fn sizes_and_times_have_limits() {
-        let body = |bytes: usize| serde_json::json!({ "url": "https://a.example", "body": "x".repeat(bytes) }).to_string();
+        let body = |bytes: usize| {
+            serde_json::json!({ "url": "https://a.example", "body": "x".repeat(bytes) }).to_string()
+        };
         assert!(Asked::parse(body(BODY_BYTES_MAX).as_bytes()).is_ok());
         let over = Asked::parse(body(BODY_BYTES_MAX + 1).as_bytes()).unwrap_err();
         assert_eq!(over.code, Code::TooLarge);

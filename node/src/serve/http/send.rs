@@ -75,12 +75,17 @@ impl<'a> Sender<'a> {
         for (name, text) in &asked.headers {
             let value = self.fill(text, &asked.url, &mut used, str::to_owned)?;
             let value = HeaderValue::from_str(&value);
-            let mut value = value.map_err(|_| Error::invalid("/", format!("the header {name} has a value that none can have")))?;
+            let mut value = value.map_err(|_| {
+                Error::invalid("/", format!("the header {name} has a value that none can have"))
+            })?;
             value.set_sensitive(fill::names(text).next().is_some());
             headers.insert(name, value);
         }
         if !used.is_empty() && headers.contains_key(header::RANGE) {
-            return Err(Error::invalid("/", "a request with a secret asks for the whole answer, not for a range"));
+            return Err(Error::invalid(
+                "/",
+                "a request with a secret asks for the whole answer, not for a range",
+            ));
         }
         let url = self.fill_url(&asked.url, &mut used)?;
         let in_head = used.len();
@@ -181,7 +186,8 @@ impl<'a> Sender<'a> {
         if hop.used.is_empty() || encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case(b"identity")) {
             return Ok(());
         }
-        let reason = format!("{} answered a request with a secret in an encoding nobody asked for", place(&hop.url));
+        let reason =
+            format!("{} answered a request with a secret in an encoding nobody asked for", place(&hop.url));
         Err(Error::io("/", self.redactor.text(&reason)))
     }
 
@@ -208,7 +214,8 @@ impl<'a> Sender<'a> {
             next.headers.remove(HeaderName::from_static("idempotency-key"));
         }
         self.admit(next.method, &next.url)?;
-        let stays = next.url.origin() == hop.url.origin() && hop.used.iter().all(|secret| secret.covers(&next.url));
+        let stays =
+            next.url.origin() == hop.url.origin() && hop.used.iter().all(|secret| secret.covers(&next.url));
         if stays {
             return Ok(Some(next));
         }
@@ -250,7 +257,8 @@ impl Hop<'_> {
 
     /// Drops what is for the first host only: whatever identifies the agent, and every secret.
     fn leave(&mut self) {
-        let secret = self.headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(name, _)| name.clone());
+        let secret =
+            self.headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(name, _)| name.clone());
         let secret: Vec<HeaderName> = secret.collect();
         for name in secret.into_iter().chain([header::AUTHORIZATION, header::COOKIE]) {
             self.headers.remove(name);

@@ -45,12 +45,16 @@ impl Requests {
         for _ in 0..TRIES {
             let (version, used) = self.used(agent, now_ms)?;
             if used.count >= per_day {
-                let reason = format!("{} of {per_day} requests of today are made; a new day begins at midnight, UTC", used.count);
+                let reason = format!(
+                    "{} of {per_day} requests of today are made; a new day begins at midnight, UTC",
+                    used.count
+                );
                 return Err(Error::new(Code::BudgetExceeded, "/", reason));
             }
             let counted = Used { count: used.count + 1, next: used.next + 1, ..used };
             let value = serde_json::to_vec(&counted).ok();
-            let row = RowWrite { space: USED.to_owned(), key: agent.to_string(), expect_version: version, value };
+            let row =
+                RowWrite { space: USED.to_owned(), key: agent.to_string(), expect_version: version, value };
             if self.0.write(Write::Row(row)).await.map_err(io)? == Verdict::Done {
                 return Ok(used.next);
             }
@@ -74,13 +78,15 @@ impl Requests {
 
     /// Keeps an answer, and lets the oldest go.
     pub(super) async fn keep(&self, agent: AgentId, n: u64, json: Vec<u8>) -> Result<(), Error> {
-        let row = RowWrite { space: ANSWERS.to_owned(), key: key(agent, n), expect_version: 0, value: Some(json) };
+        let row =
+            RowWrite { space: ANSWERS.to_owned(), key: key(agent, n), expect_version: 0, value: Some(json) };
         let mut unit = vec![Write::Row(row)];
         let old = n.checked_sub(KEPT_MAX).map(|n| key(agent, n));
         if let Some(old) = old
             && let Some(row) = self.0.row(ANSWERS, &old).map_err(io)?
         {
-            let gone = RowWrite { space: ANSWERS.to_owned(), key: old, expect_version: row.version, value: None };
+            let gone =
+                RowWrite { space: ANSWERS.to_owned(), key: old, expect_version: row.version, value: None };
             unit.push(Write::Row(gone));
         }
         self.0.commit(unit).await.map(drop).map_err(io)
@@ -155,7 +161,10 @@ mod tests {
             requests.keep(ALICE, n, n.to_string().into_bytes()).await.unwrap();
         }
         let kept = requests.kept(ALICE).unwrap();
-        assert_eq!((kept.len() as u64, kept.first(), kept.last()), (KEPT_MAX, Some(&(3, 1)), Some(&(KEPT_MAX + 2, 3))));
+        assert_eq!(
+            (kept.len() as u64, kept.first(), kept.last()),
+            (KEPT_MAX, Some(&(3, 1)), Some(&(KEPT_MAX + 2, 3)))
+        );
         assert_eq!(requests.answer(ALICE, 2), Ok(None));
         assert_eq!(requests.answer(ALICE, 3), Ok(Some(b"3".to_vec())));
         assert!(requests.kept(AgentId(2)).unwrap().is_empty());

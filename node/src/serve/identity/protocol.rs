@@ -112,7 +112,7 @@ mod tests {
         is_protocol(&serde_json::to_string(&session).unwrap());
         let record =
             Record::new(Hex([2; 32]), Hex::ZERO, &Head::GENESIS, Hex([3; 32]), Fields::new(), &[4; 32]);
-        is_protocol(&serde_json::to_string(&[record.clone()]).unwrap());
+        is_protocol(&serde_json::to_string(std::slice::from_ref(&record)).unwrap());
         is_protocol(&serde_json::to_string(&record).unwrap());
     }
 

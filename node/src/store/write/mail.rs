@@ -37,9 +37,12 @@ impl Delivery {
             return Ok(Verdict::NoAgent);
         };
         handled(tx, event.0, &event.1);
-        let seen = key::seen(agent, &envelope.id);
-        if tx.has(Table::Seen, &seen)? {
-            return Ok(Verdict::Duplicate);
+        // Rules change: what was handed on is known to whom it was addressed, and the other way round.
+        let via = envelope.plumbed.as_ref().and_then(|plumbed| plumbed.via).map(|(via, _)| via);
+        for agent in [Some(agent), via].into_iter().flatten() {
+            if tx.has(Table::Seen, &key::seen(agent, &envelope.id))? {
+                return Ok(Verdict::Duplicate);
+            }
         }
         let Some(origin) = envelope.origin.clone() else { return Ok(Verdict::Stale) };
         let peer_key = key::peer(agent, &origin.peer);
@@ -56,7 +59,9 @@ impl Delivery {
             mailbox::timely(envelope.sent_at_ms, floor_s, envelope.accepted_at_ms)
                 .and_then(|()| mailbox::fits(fill, trust))
         };
-        see(tx, agent, &envelope.id, envelope.sent_at_ms, envelope.accepted_at_ms);
+        for agent in [Some(agent), via].into_iter().flatten() {
+            see(tx, agent, &envelope.id, envelope.sent_at_ms, envelope.accepted_at_ms);
+        }
         peer.remember(recent, envelope.accepted_at_ms);
         let verdict = match admitted {
             Err(Refusal::Full) if overflow == Overflow::DeadLetter && !is_strangers => {

@@ -293,9 +293,12 @@ impl Poke {
         let Some(mut row) = tx.get::<AgentRow>(Table::Agents, &key::agent(self.agent))? else {
             return Ok(Verdict::NoAgent);
         };
-        let seen = key::seen(self.agent, &self.envelope.id);
-        if tx.has(Table::Seen, &seen)? {
-            return Ok(Verdict::Duplicate);
+        let via = self.envelope.plumbed.as_ref().and_then(|plumbed| plumbed.via).map(|(via, _)| via);
+        let seen = [Some(self.agent), via].map(|agent| agent.map(|agent| key::seen(agent, &self.envelope.id)));
+        for seen in seen.iter().flatten() {
+            if tx.has(Table::Seen, seen)? {
+                return Ok(Verdict::Duplicate);
+            }
         }
         let sender = match self.envelope.sender() {
             Some(sender) => {
@@ -311,7 +314,9 @@ impl Poke {
         }
         // An event says itself how old it is, and must be remembered all the same.
         let dated_ms = if is_event { self.envelope.accepted_at_ms } else { self.envelope.sent_at_ms };
-        tx.put_bytes(Table::Seen, seen, (dated_ms / 1000).to_be_bytes().to_vec());
+        for seen in seen.into_iter().flatten() {
+            tx.put_bytes(Table::Seen, seen, (dated_ms / 1000).to_be_bytes().to_vec());
+        }
         if let Some((peer_key, mut peer)) = sender {
             peer.queued += 1;
             tx.put(Table::Peers, peer_key, &peer);
@@ -339,7 +344,8 @@ pub struct AlarmFiring {
     pub id: String,
     /// What it must still be due at, in milliseconds since 1970.
     pub due_ms: u64,
-    pub envelope: Envelope,
+    /// What tells of it; nothing where a rule drops that.
+    pub envelope: Option<Envelope>,
     /// The alarm from now on; nothing when it was the last time.
     pub next: Option<Alarm>,
 }
@@ -357,7 +363,10 @@ impl AlarmFiring {
             return Ok(Verdict::Done);
         }
         set_alarm(tx, self.agent, &self.id, self.next.as_ref())?;
-        Poke { agent: self.agent, envelope: self.envelope }.apply(tx)
+        match self.envelope {
+            Some(envelope) => Poke { agent: self.agent, envelope }.apply(tx),
+            None => Ok(Verdict::Done),
+        }
     }
 }
 

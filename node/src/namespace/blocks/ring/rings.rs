@@ -103,7 +103,7 @@ impl Rings {
     }
 
     /// Where a ring would start that does not exist.
-    pub fn start(&self) -> u64 {
+    fn start(&self) -> u64 {
         self.table().start
     }
 

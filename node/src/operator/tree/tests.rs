@@ -1,0 +1,230 @@
+//! What needs a whole node: a stream that grows fast, read by somebody slow, as a watch reads it; a dead letter that
+//! is put back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use oa_nips::files::{FileType, Reply, Request, Stat, Verb};
+use oa_nips::hex::Hex;
+use oa_nips::nostr::{Keys, PublicKey, RelayUrl};
+
+use super::{Place, change};
+use crate::Node;
+use crate::agent::AgentId;
+use crate::agent::manifest::Manifest;
+use crate::drivers::nostr::RelaySpec;
+use crate::engine::running::Running;
+use crate::keyring::{Addresses, SeedKeyring};
+use crate::namespace::Error;
+use crate::namespace::path::Path;
+use crate::namespace::service::{self, Answer, Change, Class, Context, FileService, Span};
+use crate::node::{Config, Parts};
+use crate::notice::Notice;
+use crate::program::{Agent, Fault, Run, Tick};
+use crate::signer::Seed;
+use crate::store::Store;
+use crate::store::memory::MemoryBackend;
+use crate::store::write::{Failed, Verdict, Write};
+use crate::time::System;
+
+/// Lines that come between two looks of the reader: a tenth of a second of 10,000 a second.
+const BETWEEN: u64 = 1_000;
+/// How often it looks.
+const LOOKS: u64 = 50;
+/// What it takes at once: one frame.
+const TAKEN: usize = 16 * 1024;
+/// What a stream keeps.
+const KEPT: u64 = 1024 * 1024;
+
+/// A node that nobody hears, with one agent, alice.
+async fn node(operator: PublicKey, more: impl FnOnce(Config) -> Config) -> (Node, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
+    let addresses = Arc::new(Addresses::load(&store).unwrap());
+    // The discard port: nobody listens there.
+    let url = RelayUrl::parse("ws://127.0.0.1:9").unwrap();
+    let config =
+        Config { operators: vec![operator], ..Config::new(vec![RelaySpec { url, wide: false }]) };
+    let parts = Parts {
+        store,
+        keyring: Arc::new(SeedKeyring::new(Seed::generate(), addresses.clone())),
+        addresses,
+        running: Running::open(&dir.path().join("running")).unwrap(),
+        time: Arc::new(System),
+    };
+    let node = Node::start(more(config), parts).await.unwrap();
+    node.ensure_agent(Manifest::new("alice", "echo")).await.unwrap();
+    (node, dir)
+}
+
+fn line(number: u64) -> Notice {
+    let (to, relay) = (format!("{number:08}"), "wss://relay.example".to_owned());
+    Notice::MailOut { agent: "alice".into(), to, protocol: oa_nips::mail::Protocol::Nip17, relay }
+}
+
+/// The number in a line, if it is one of ours.
+fn number(line: &[u8]) -> Option<u64> {
+    let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+    line["to"].as_str()?.parse().ok()
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_a_fast_stream_learns_what_it_missed_and_nothing_grows() {
+    let operator = Keys::generate().public_key();
+    let (node, _dir) = node(operator, |config| config).await;
+    let admin = node.admin();
+    for path in ["/agents/alice/logs/events.jsonl", "/node/log"] {
+        let place = || Place::find(&admin, &operator, path).unwrap();
+        let mut watch = place().watch(&admin).unwrap();
+        let (_, _, mut at) = place().piece(&admin, 0, 0).await.unwrap();
+        let (mut rest, mut next, mut seen, mut missed) = (Vec::new(), 0, 0_u64, 0_u64);
+        let mut take = |offset: u64, bytes: &[u8], at: &mut u64| {
+            if offset > *at {
+                // What was let go ends where a line does, so that the piece of a line before it is lost with it.
+                rest.clear();
+            }
+            *at = offset + bytes.len() as u64;
+            rest.extend_from_slice(bytes);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let whole: Vec<u8> = rest.drain(..=end).collect();
+                let Some(number) = number(&whole) else { continue };
+                assert!(number >= next, "{path}: in order, and each once");
+                missed += number - next;
+                seen += 1;
+                next = number + 1;
+            }
+        };
+        let mut gaps = 0;
+        for look in 0..LOOKS {
+            (0..BETWEEN).for_each(|n| admin.shared.feeds.notice(&line(look * BETWEEN + n)));
+            assert!(watch.has_changed().unwrap(), "{path}: it is woken, once for all of them");
+            watch.borrow_and_update();
+            let (offset, bytes, length) = place().piece(&admin, at, TAKEN).await.unwrap();
+            assert!(bytes.len() <= TAKEN && length - offset <= KEPT, "{path}: {length} - {offset}");
+            gaps += u64::from(offset > at);
+            take(offset, &bytes, &mut at);
+        }
+        assert!(gaps > 0, "{path}: more came than is kept");
+        // Then it catches up.
+        loop {
+            let (offset, bytes, length) = place().piece(&admin, at, TAKEN).await.unwrap();
+            assert!(offset == at || length - at > KEPT - TAKEN as u64, "{path}: nothing goes that there is room for");
+            take(offset, &bytes, &mut at);
+            if at == length {
+                break;
+            }
+        }
+        assert_eq!(next, LOOKS * BETWEEN, "{path}: the last line came");
+        assert_eq!(seen + missed, LOOKS * BETWEEN, "{path}: each line was read or known to be missed");
+        assert!(missed > 0);
+    }
+    node.shutdown().await;
+}
+
+/// Counts how often it is called, which nobody can take back.
+#[derive(Debug, Default)]
+struct Count(AtomicU64);
+
+impl FileService for Count {
+    fn stat<'a>(&'a self, _: &'a Context<'a>, _: &'a Path) -> Answer<'a, Stat> {
+        Box::pin(async { Ok(service::file("", FileType::Call, 0)) })
+    }
+
+    fn list<'a>(&'a self, _: &'a Context<'a>, path: &'a Path) -> Answer<'a, Vec<Stat>> {
+        Box::pin(async move { Err(Error::not_dir(path)) })
+    }
+
+    fn read<'a>(&'a self, _: &'a Context<'a>, path: &'a Path, _: Span) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move { Err(Error::denied(path)) })
+    }
+
+    fn class(&self, _: &Path, _: &Change) -> Class {
+        Class::AtMostOnce
+    }
+
+    fn act<'a>(&'a self, _: &'a Context<'a>, _: &'a Path, _: &'a Change) -> Answer<'a, Vec<u8>> {
+        Box::pin(async { Ok((self.0.fetch_add(1, Ordering::SeqCst) + 1).to_string().into_bytes()) })
+    }
+}
+
+/// Counts, and then fails while it is told to.
+#[derive(Debug, Default)]
+struct Counter {
+    fails: AtomicBool,
+}
+
+impl Agent for Counter {
+    fn on_trigger<'a>(&'a self, tick: &'a mut Tick) -> Run<'a> {
+        Box::pin(async move {
+            let count = tick.ns.call("/tools/count", b"one more").await?;
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(Fault::Failed("as asked".to_owned()));
+            }
+            tick.ns.append("/memory/counts", &[&count[..], b";"].concat()).await?;
+            Ok(())
+        })
+    }
+}
+
+async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_replayed_letter_did_outside_is_not_done_again_unless_that_is_asked_for() {
+    let (operator, count, program) =
+        (Keys::generate().public_key(), Arc::new(Count::default()), Arc::new(Counter::default()));
+    let (node, _dir) = node(operator, |mut config| {
+        config.tools.push(("count".to_owned(), count.clone()));
+        config.programs.add("echo", program.clone());
+        config
+    })
+    .await;
+    let admin = node.admin();
+    let (store, alice) = (&admin.shared.store, AgentId(0));
+    let ops = AtomicU8::new(1);
+    let keep = |_: &Reply| Write::Meta("test", Vec::new());
+    let ask = async |verb, path: &str, body: &str| {
+        let op = ops.fetch_add(1, Ordering::Relaxed);
+        let request = Request::new(Hex([op; 16]), verb, path, body.as_bytes().to_vec());
+        change(&admin, &operator, &request, &keep).await.unwrap()
+    };
+    let counts = || store.file(alice, "/memory/counts").unwrap().unwrap_or_default();
+    // Its tick fails after the call, and the envelope is given up.
+    let bury = async |text: &str| {
+        program.fails.store(true, Ordering::SeqCst);
+        ask(Verb::Append, "/agents/alice/inbox/new", text).await;
+        let failed = || store.inbox(alice, 9).unwrap().into_iter().find(|(_, waiting)| waiting.failures > 0);
+        eventually("the tick fails", || failed().is_some()).await;
+        let seq = failed().unwrap().0;
+        let failed = Failed {
+            agent: alice,
+            seq,
+            reason: "as asked".to_owned(),
+            effects: Vec::new(),
+            is_crash: false,
+            max: 1,
+            then: None,
+            at_ms: 0,
+            told: None,
+        };
+        assert!(matches!(store.write(Write::Fail(failed)).await, Ok(Verdict::Buried(_))));
+        program.fails.store(false, Ordering::SeqCst);
+        store.dead_letters(alice).unwrap()[0].0
+    };
+    let letter = bury(r#"{"text": "one"}"#).await;
+    assert_eq!(count.0.load(Ordering::SeqCst), 1);
+    ask(Verb::Call, "/agents/alice/deadletter/ctl", &format!("replay {letter}")).await;
+    eventually("the replay commits", || counts() == b"1;").await;
+    assert_eq!(count.0.load(Ordering::SeqCst), 1, "called once in all");
+    let letter = bury(r#"{"text": "two"}"#).await;
+    ask(Verb::Call, "/agents/alice/deadletter/ctl", &format!("rerun {letter} --fresh confirmed")).await;
+    eventually("the new run commits", || counts() == b"1;3;").await;
+    assert_eq!(count.0.load(Ordering::SeqCst), 3, "called again");
+    node.shutdown().await;
+}
