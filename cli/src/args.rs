@@ -71,6 +71,9 @@ pub(crate) enum OaCommand {
     /// Show the node's tree as a folder of this machine
     #[cfg(feature = "fuse")]
     Mount(crate::commands::mount::Mount),
+    /// Pay, be paid, and steer a wallet
+    #[cfg(feature = "wallet")]
+    Wallet(crate::commands::wallet::Wallet),
     /// List a folder of the node's tree
     Ls(Place),
     /// Say what a path is

@@ -13,6 +13,8 @@ pub(crate) mod node;
 pub(crate) mod relay;
 pub(crate) mod tail;
 pub(crate) mod up;
+#[cfg(feature = "wallet")]
+pub(crate) mod wallet;
 
 use std::io::Read;
 

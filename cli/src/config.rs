@@ -36,6 +36,9 @@ pub(crate) struct Config {
     /// Hosts that relays named by others may have although they are private.
     #[serde(default)]
     pub(crate) allow_private: Vec<String>,
+    /// Hosts of private networks that agents' requests may go to, with a port where only that one: `localhost:11434`.
+    #[serde(default)]
+    pub(crate) http_private: Vec<String>,
     /// An agent that nothing came to for this long sleeps.
     #[serde(default = "dormant_after_s")]
     pub(crate) dormant_after_s: u64,
@@ -146,7 +149,10 @@ impl Config {
         }
         for (name, srv) in &config.srv {
             if !matches!(srv.access, Access::ReadOnly | Access::ReadWrite) {
-                return Err(wrong(&format!("srv.{name}.access"), "is neither read_only nor read_write".to_owned()));
+                return Err(wrong(
+                    &format!("srv.{name}.access"),
+                    "is neither read_only nor read_write".to_owned(),
+                ));
             }
         }
         if let Some(url) = &config.relay.url {
@@ -204,6 +210,13 @@ relays = [{relays}]
 # Host names or addresses that relays named by correspondents may have although they are private.
 allow_private = []
 
+# Who may consent to what any agent wishes for, and who may see how everything does, as npub.
+approvers = []
+viewers = []
+
+# Hosts of private networks that agents' HTTP requests may go to, such as "localhost:11434".
+http_private = []
+
 # An agent that nothing came to for this long sleeps; it costs one row then.
 dormant_after_s = 300
 
@@ -221,6 +234,12 @@ wide = false
 # (NIP-77), or where a relay lacks it, page by page.
 every_ms = 60000
 paging_every_ms = 900000
+
+# Folders of this machine that manifests may mount ([[mounts]] from = ["work"]); see docs/namespace.md.
+# [srv.work]
+# path = "/data/work"
+# access = "read_only"
+# agents = ["alice"]
 
 # Agents that are created at the start, unless they are there. Later ones: `oa agent new`.
 [[agents]]

@@ -12,11 +12,11 @@ use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
 use oa_node::engine::running::Running;
 use oa_node::home::Home;
 use oa_node::keyring::{Addresses, SeedKeyring};
+use oa_node::lease;
 use oa_node::namespace::blocks::host;
 use oa_node::namespace::mount::Access;
 use oa_node::node::{self, Node, Parts};
 use oa_node::notice::Notice;
-use oa_node::lease;
 use oa_node::serve::Srv;
 use oa_node::signer::{KeyFile, Seed};
 use oa_node::store::Store;
@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) srv: BTreeMap<String, config::Srv>,
     /// Agents that must be there.
     pub(crate) agents: Vec<Manifest>,
+    /// Hosts in private networks that agents' requests may go to.
+    pub(crate) http_private: Vec<String>,
     /// Relays in private networks that correspondents may name.
     pub(crate) allow_private: Vec<String>,
     /// How often relays are swept.
@@ -197,6 +199,7 @@ impl Host {
             sweep: plan.sweep,
             dormant_after: plan.dormant_after,
             allow_private: plan.allow_private,
+            http_private: plan.http_private,
             published: published.clone(),
             ..node::Config::new(relays)
         };
@@ -279,7 +282,8 @@ fn place(home: &Home) -> Option<oa_nips::lease::Id> {
 async fn folders(srv: BTreeMap<String, config::Srv>) -> Result<BTreeMap<String, Srv>> {
     let mut opened = BTreeMap::new();
     for (name, folder) in srv {
-        let access = if folder.access == Access::ReadWrite { host::Access::ReadWrite } else { host::Access::ReadOnly };
+        let access =
+            if folder.access == Access::ReadWrite { host::Access::ReadWrite } else { host::Access::ReadOnly };
         let config = host::Config { access, ..host::Config::default() };
         let service = host::Host::open(&folder.path, config).await.map_err(|error| {
             Error::new(Kind::Failed, format!("srv.{name}: {}: {}", folder.path.display(), chain(&error)))

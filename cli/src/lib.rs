@@ -1,10 +1,11 @@
-//! The programs `oa` and `oa-node`: the only place that wires parts, prints, and reads the environment.
+//! The programs `oa`, `oa-node` and `oa-wallet`: the only place that wires parts, prints, and reads the environment.
 //!
 //! - `args`: the command lines
 //! - `commands`: one command a file
 //! - `client`: talks to a node, by events alone
 //! - `fuse`: a tree somewhere else as a folder of this machine
 //! - `host`: runs a node in this process, with its relay
+//! - `wallet`: the home of a wallet, and the process that runs it
 //! - `context`: what every command is given
 //! - `config`: `config.toml` of a server
 //! - `passphrase`: where passphrases come from
@@ -22,5 +23,9 @@ mod host;
 mod output;
 mod passphrase;
 mod start;
+#[cfg(feature = "wallet")]
+mod wallet;
 
+#[cfg(feature = "wallet")]
+pub use start::oa_wallet;
 pub use start::{oa, oa_node};

@@ -34,6 +34,8 @@ pub fn oa() -> ExitCode {
             OaCommand::Mount(args) => {
                 commands::mount::run(context.output, args, async || commands::connect(&context).await).await
             }
+            #[cfg(feature = "wallet")]
+            OaCommand::Wallet(args) => Box::pin(commands::wallet::run(&context, args)).await,
             OaCommand::Ls(place) => commands::files::ls(&context, place).await,
             OaCommand::Stat(place) => commands::files::stat(&context, place).await,
             OaCommand::Cat(place) => commands::files::cat(&context, place).await,
@@ -56,6 +58,19 @@ pub fn oa_node() -> ExitCode {
             OaNodeCommand::Init { operator, relay } => commands::node::init(&context, operator, relay),
             OaNodeCommand::Run { take_lease } => commands::node::run(&context, take_lease).await,
             OaNodeCommand::Status => commands::node::status(&context).await,
+        }
+    })
+}
+
+/// The program `oa-wallet`.
+#[cfg(feature = "wallet")]
+pub fn oa_wallet() -> ExitCode {
+    use crate::wallet::{OaWallet, OaWalletCommand, init, run as serve};
+    let OaWallet { common, command } = OaWallet::parse();
+    run(&common, |context| async move {
+        match command {
+            OaWalletCommand::Init(args) => init::run(&context, &args),
+            OaWalletCommand::Run { fake } => Box::pin(serve::run(&context, fake)).await,
         }
     })
 }

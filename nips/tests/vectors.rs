@@ -14,6 +14,8 @@ mod document;
 mod envelope;
 #[path = "vectors/files.rs"]
 mod files;
+#[path = "vectors/hud.rs"]
+mod hud;
 #[path = "vectors/lease.rs"]
 mod lease;
 #[path = "vectors/mail.rs"]

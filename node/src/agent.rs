@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod mailbox;
 pub mod manifest;
 pub mod site;
+pub(crate) mod task;
 
 use std::fmt;
 

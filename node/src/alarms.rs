@@ -87,12 +87,7 @@ fn fire(shared: &Shared, due: &Due, now_ms: u64) -> Result<Option<Write>, Backen
             Some(Envelope { heard, ..envelope.by_rule(route.rule, None) })
         }
     };
-    let firing = AlarmFiring {
-        agent: due.agent,
-        id: due.id.clone(),
-        due_ms: due.due_ms,
-        envelope,
-        next: fired.next,
-    };
+    let firing =
+        AlarmFiring { agent: due.agent, id: due.id.clone(), due_ms: due.due_ms, envelope, next: fired.next };
     Ok(Some(Write::Fire(Box::new(firing))))
 }

@@ -150,12 +150,6 @@ pub(crate) fn all(store: &Store) -> Result<Vec<Versioned>, BackendError> {
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// The approval of an id.
-pub(crate) fn get(store: &Store, id: &str) -> Result<Option<Versioned>, BackendError> {
-    let Some(row) = store.row(SPACE, id)? else { return Ok(None) };
-    Ok(serde_json::from_slice(&row.value).ok().map(|approval| (row.version, approval)))
-}
-
 /// The write that moves an approval on; it fails if somebody else has.
 pub(crate) fn put((expect_version, approval): &Versioned) -> Write {
     let value = serde_json::to_vec(approval).ok();
@@ -167,7 +161,7 @@ pub(crate) fn put((expect_version, approval): &Versioned) -> Write {
 pub fn category(path: &Path, change: &Change) -> Option<Category> {
     let mut parts = path.components();
     match (parts.next()?, parts.next()) {
-        ("nostr", Some("publish" | "dm")) => Some(Category::SendMessage),
+        ("nostr", Some("publish" | "dm" | "send")) => Some(Category::SendMessage),
         ("http" | "ws", _) => Some(Category::ExternalApi),
         ("children", _) => Some(Category::CreateAgent),
         ("goals", _) => Some(Category::ModifyGoals),
@@ -216,7 +210,11 @@ impl Freezer {
         let known = all(&self.store).map_err(io)?;
         let is_waiting = |(_, old): &&Versioned| old.agent == subject.row.id && old.state == Stage::Waiting;
         if known.iter().filter(is_waiting).count() >= WAITING_MAX || known.len() >= REMEMBERED_MAX {
-            return Err(Error::new(Code::RateLimited, path, format!("{WAITING_MAX} wishes wait for consent already")));
+            return Err(Error::new(
+                Code::RateLimited,
+                path,
+                format!("{WAITING_MAX} wishes wait for consent already"),
+            ));
         }
         let code = loop {
             let code = codes::code();

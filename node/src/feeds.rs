@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use oa_nips::record::{Record, canonical};
 
 pub(crate) use self::changes::Changes;
-pub(crate) use self::lines::{outgoing, tick_line};
+pub(crate) use self::lines::{outgoing, set, tick_line};
 pub(crate) use self::pace::{Pace, WINDOW_S};
 pub(crate) use self::public::{Publisher, publish};
 use crate::agent::manifest::{Hud, Manifest};
@@ -303,7 +303,9 @@ impl Feeds {
             return;
         }
         // What was read before it stands before an intent; it is no call.
-        let Some((line, event)) = journaled.last().and_then(|line| Some((line, hud::call(line)?))) else { return };
+        let Some((line, event)) = journaled.last().and_then(|line| Some((line, hud::call(line)?))) else {
+            return;
+        };
         let now_ms = self.time.now_ms();
         self.push(row.id, Name::Trace, || lines::call(row, line, now_ms));
         self.push_hud(row, hud, event, hud::tool(line));

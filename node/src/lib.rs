@@ -30,8 +30,8 @@ mod secrets;
 pub mod serve;
 pub mod signer;
 pub mod store;
-pub mod tenure;
 mod subscriptions;
+pub mod tenure;
 pub mod time;
 
 pub use node::Node;

@@ -23,15 +23,15 @@ use crate::drivers::nostr::{Incoming, MAIL_KINDS, Sweep};
 use crate::engine::Engine;
 use crate::engine::hooks::After;
 use crate::engine::shared::Shared;
-use crate::mailin::open::{Opened, open};
 use crate::lease;
+use crate::mailin::open::{Opened, open};
 use crate::notice::Notice;
 use crate::operator::{Heard, Queues, Taken};
 use crate::store::Pending;
 use crate::store::backend::BackendError;
 use crate::store::write::{Verdict, Write};
-use crate::tenure;
 use crate::subscriptions::Subscriptions;
+use crate::tenure;
 
 /// Events being opened at once.
 const OPENING: usize = 64;
@@ -156,7 +156,9 @@ impl MailIn {
         };
         let decided = match decide::decide(&self.shared, opened, relay) {
             // Mail is taken in by whoever hears it; answering under the key is for who holds its lease.
-            Ok(Some(decided)) if decided.answers() && self.shared.tenure.epoch().is_none() => return Ok(false),
+            Ok(Some(decided)) if decided.answers() && self.shared.tenure.epoch().is_none() => {
+                return Ok(false);
+            }
             Ok(Some(decided)) => decided,
             Ok(None) => return Ok(true),
             Err(error) => {

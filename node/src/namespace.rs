@@ -114,12 +114,11 @@ pub struct CallMade {
 impl CallMade {
     /// As records have it.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        let mut json = serde_json::json!({ "path": self.path, "request": self.request });
+        let (path, request) = (&self.path, self.request);
         match &self.reply {
-            Ok(digest) => json["reply"] = serde_json::json!(digest),
-            Err(code) => json["error"] = serde_json::json!(code),
+            Ok(digest) => serde_json::json!({ "path": path, "request": request, "reply": digest }),
+            Err(code) => serde_json::json!({ "path": path, "request": request, "error": code }),
         }
-        json
     }
 }
 
@@ -186,9 +185,8 @@ impl Namespace {
         if let Some(known) = self.recorded("read", &path, span)? {
             return known;
         }
-        let content = self.look("read", &path, async |cx, found| {
-            found.mount.service.read(&cx, &found.rest, span).await
-        });
+        let content = self
+            .look("read", &path, async |cx, found| found.mount.service.read(&cx, &found.rest, span).await);
         let content = content.await;
         self.note("read", &path, span, &content)?;
         content
@@ -201,17 +199,18 @@ impl Namespace {
     pub async fn list(&mut self, path: &str) -> Result<Vec<Stat>, Error> {
         let path = parse(path)?;
         self.check(&path, Right::Read)?;
-        let from_json = |json: Vec<u8>| serde_json::from_slice(&json).map_err(|e| Error::io(&path, e.to_string()));
+        let from_json =
+            |json: Vec<u8>| serde_json::from_slice(&json).map_err(|e| Error::io(&path, e.to_string()));
         if let Some(known) = self.recorded("list", &path, Span::ALL)? {
             return known.and_then(from_json);
         }
-        let entries = self.look("list", &path, async |cx, found| {
-            found.mount.service.list(&cx, &found.rest).await
-        });
+        let entries =
+            self.look("list", &path, async |cx, found| found.mount.service.list(&cx, &found.rest).await);
         let entries = with_mounts(&self.setting.mounts, &path, entries.await);
         let entries = entries.map(|entries| visible(&path, entries));
         if self.journals_reads(&path) {
-            let json = entries.as_ref().map(|e| serde_json::to_vec(e).unwrap_or_default()).map_err(Clone::clone);
+            let json =
+                entries.as_ref().map(|e| serde_json::to_vec(e).unwrap_or_default()).map_err(Clone::clone);
             self.note("list", &path, Span::ALL, &json)?;
         }
         entries
@@ -338,7 +337,9 @@ impl Namespace {
     ) -> Result<Result<Vec<u8>, Error>, Error> {
         let (cx, service, rest) = (self.context(key), &found.mount.service, &found.rest);
         let act = async || service.act(&cx, rest, change).await.map_err(|error| error.at(path));
-        let unknown = || Err(Error::new(Code::OutcomeUnknown, path, "was begun before a crash; nobody knows how it ended"));
+        let unknown = || {
+            Err(Error::new(Code::OutcomeUnknown, path, "was begun before a crash; nobody knows how it ended"))
+        };
         Ok(match recovery {
             Recovery::Repeat => act().await,
             Recovery::GiveUp => unknown(),
@@ -359,6 +360,11 @@ impl Namespace {
     fn put_off_by(&mut self, error: Error) -> Error {
         self.put_off.get_or_insert_with(|| error.to_string());
         error
+    }
+
+    /// Lays what the envelope brings into the tick, before the program runs.
+    pub(crate) fn bring(&mut self, brought: Effect) -> Result<(), Error> {
+        self.absorb(&Path::root(), brought).map(drop)
     }
 
     /// Why nothing of this run counts although the program did nothing wrong.
@@ -512,7 +518,11 @@ impl Namespace {
     fn absorb(&mut self, path: &Path, effect: Effect) -> Result<Vec<u8>, Error> {
         let Effect { reply, files, out, writes } = effect;
         if self.out.len() + self.writes.len() + out.len() + writes.len() > EFFECTS_MAX {
-            return Err(Error::new(Code::RateLimited, path, format!("over {EFFECTS_MAX} effects in one tick")));
+            return Err(Error::new(
+                Code::RateLimited,
+                path,
+                format!("over {EFFECTS_MAX} effects in one tick"),
+            ));
         }
         self.overlay.lay(files)?;
         self.out.extend(out);
@@ -525,7 +535,9 @@ impl Namespace {
             Change::Write(content) => content.clone(),
             Change::Append(content) => [self.reply.as_slice(), content].concat(),
             Change::Remove => Vec::new(),
-            change => return Err(service::not_taken(&"/reply".parse().unwrap_or_else(|_| Path::root()), change)),
+            change => {
+                return Err(service::not_taken(&"/reply".parse().unwrap_or_else(|_| Path::root()), change));
+            }
         };
         // What grows when it is escaped is too large although it has fewer bytes.
         if reply.len() > TEXT_BYTES_MAX || !fits_one_message(&String::from_utf8_lossy(&reply)) {
@@ -554,7 +566,9 @@ pub(crate) fn with_mounts(
 ) -> Result<Vec<Stat>, Error> {
     let names: BTreeMap<&str, FileType> = mounts.names(path).collect();
     let mut entries = match entries {
-        Err(error) if error.code == Code::NotFound && (!names.is_empty() || *path == Path::root()) => Vec::new(),
+        Err(error) if error.code == Code::NotFound && (!names.is_empty() || *path == Path::root()) => {
+            Vec::new()
+        }
         entries => entries?,
     };
     for (name, file_type) in names {
@@ -568,9 +582,8 @@ pub(crate) fn with_mounts(
 
 /// The entries that the agent may touch.
 fn visible(folder: &Path, entries: Vec<Stat>) -> Vec<Stat> {
-    let is_visible = |stat: &Stat| {
-        folder.join(&stat.name).is_ok_and(|path| in_agent(Role::Agent, &path).any())
-    };
+    let is_visible =
+        |stat: &Stat| folder.join(&stat.name).is_ok_and(|path| in_agent(Role::Agent, &path).any());
     entries.into_iter().filter(is_visible).collect()
 }
 

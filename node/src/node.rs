@@ -15,16 +15,17 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
 use crate::drivers::http::Client;
 use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
-use crate::engine::running::{Running, Slot};
-use crate::agent::AgentId;
 use crate::engine::hooks::Hooks;
+use crate::engine::running::{Running, Slot};
 use crate::engine::shared::{Manifests, Programs, Shared};
 use crate::engine::turns::Turns;
 use crate::feeds::Feeds;
 use crate::keyring::{Addresses, Keyring};
+use crate::lease::MemoryError;
 use crate::namespace::Path;
 use crate::namespace::path::PathError;
 use crate::namespace::service::{FileService, FileType};
@@ -36,10 +37,11 @@ use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::write::{AgentChange, Write};
 use crate::subscriptions::{self, Subscriptions};
-use crate::lease::MemoryError;
 use crate::tenure::{self, Keeper, Leasing};
 use crate::time::Time;
-use crate::{alarms, approvals, engine, feeds, mailin, maintenance, operator, outbox, profiles, publisher, serve};
+use crate::{
+    alarms, approvals, engine, feeds, mailin, maintenance, operator, outbox, profiles, publisher, serve,
+};
 
 /// Events from the pool that wait to be opened; when it is full the sockets wait.
 const INCOMING: usize = 1024;

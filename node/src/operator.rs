@@ -46,6 +46,7 @@ use self::front::Front;
 use self::limit::Rates;
 use self::post::{Post, To};
 use self::watch::{Listeners as _, Watches};
+use crate::namespace::rights::Role;
 use crate::store::backend::BackendError;
 use crate::store::row::OpRow;
 use crate::store::write::{Verdict, Write};
@@ -86,7 +87,7 @@ pub(crate) fn start(
     let me = server.post.signer.public_key();
     let queues = Queues::load(shared.store.clone(), shared.time.clone(), me, server.clone())?;
     let ending = CancellationToken::new();
-    let tending = tokio::spawn(queues.clone().tend(ending.clone()));
+    let tending = tokio::spawn(queues.clone().tend(shared.tenure.clone(), ending.clone()));
     let task = tokio::spawn(async move {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
@@ -230,8 +231,13 @@ impl Server {
 }
 
 impl queue::Host for Server {
-    fn has_role(&self, caller: &PublicKey) -> bool {
-        self.front.has_role(caller)
+    fn may_act(&self) -> bool {
+        self.front.admin.shared.tenure.epoch().is_some()
+    }
+
+    fn has_role(&self, caller: &PublicKey) -> Result<bool, BackendError> {
+        let Admin { roles, shared, .. } = &*self.front.admin;
+        Ok(roles.anywhere(shared, caller)? > Role::Stranger)
     }
 
     fn run<'a>(&'a self, caller: &'a PublicKey, request: &'a Request) -> BoxedFuture<'a, Reply> {

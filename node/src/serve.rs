@@ -11,10 +11,10 @@ mod creator;
 mod ctl;
 mod export;
 mod file;
-mod http;
-mod hud;
 #[cfg(test)]
 mod fixture;
+mod http;
+mod hud;
 mod identity;
 mod kept;
 mod letters;
@@ -29,6 +29,7 @@ mod secrets;
 mod srv;
 mod state;
 mod streams;
+mod task;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub(crate) use node::node_mounts;
 pub(crate) use srv::Mounted;
 pub use srv::Srv;
 pub(crate) use state::StateFolder;
+pub(crate) use task::begin as begin_task;
 
 /// What file servers stand on.
 #[derive(Debug, Clone)]
@@ -101,6 +103,7 @@ pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
     letters::mount(&mut mounts, parts);
     peers::mount(&mut mounts, parts);
     children::mount(&mut mounts, parts, creator);
+    task::mount(&mut mounts, parts);
     export::mount(&mut mounts);
     streams::mount(&mut mounts, parts);
     metrics::mount(&mut mounts, parts);

@@ -20,9 +20,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use oa_nips::nostr::nips::nip04;
 use oa_nips::nostr::nips::nip44::v2;
+use oa_nips::nostr::secp256k1::schnorr::Signature;
 use oa_nips::nostr::util::BoxedFuture;
 use oa_nips::nostr::{Event, Keys, PublicKey, UnsignedEvent};
-use oa_nips::nostr::secp256k1::schnorr::Signature;
 use oa_nips::port::{Signer, SignerError};
 use oa_nips::signed::DataDigest;
 

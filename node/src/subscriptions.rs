@@ -135,11 +135,7 @@ impl Subscriptions {
         }
     }
 
-    fn wishes(
-        &self,
-        agent: AgentId,
-        since_s: u64,
-    ) -> Result<Option<Wishes>, BackendError> {
+    fn wishes(&self, agent: AgentId, since_s: u64) -> Result<Option<Wishes>, BackendError> {
         let Some(row) = self.store.agent(agent)? else { return Ok(None) };
         let mut wishes = BTreeMap::new();
         if row.lifecycle == Lifecycle::Terminated {

@@ -61,7 +61,9 @@ impl Tenure {
         let standing = self.standing.borrow();
         match standing.epoch(self.time.now_ms()) {
             Some(_) => None,
-            None => Some(standing.why().unwrap_or("the lease has run out, and no relay renews it").to_owned()),
+            None => {
+                Some(standing.why().unwrap_or("the lease has run out, and no relay renews it").to_owned())
+            }
         }
     }
 
@@ -74,7 +76,11 @@ impl Tenure {
 
     /// Waits until the node may act, or the deadline.
     pub(crate) async fn held(&mut self, deadline: Duration) -> bool {
-        let held = async { while self.epoch().is_none() { self.changed().await } };
+        let held = async {
+            while self.epoch().is_none() {
+                self.changed().await
+            }
+        };
         tokio::time::timeout(deadline, held).await.is_ok()
     }
 }

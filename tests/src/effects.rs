@@ -108,7 +108,11 @@ pub async fn run(config: Config, program: &Path) -> Result<Report> {
         runs += 1;
         let mut child = Command::new(program)
             .arg("--child")
-            .args([&address.to_string(), home.path().to_str().context("home")?, &config.envelopes.to_string()])
+            .args([
+                &address.to_string(),
+                home.path().to_str().context("home")?,
+                &config.envelopes.to_string(),
+            ])
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
@@ -136,7 +140,8 @@ pub async fn run(config: Config, program: &Path) -> Result<Report> {
 fn told(home: &Path, envelopes: u32) -> Result<Vec<Vec<Told>>> {
     let store = Store::new(Arc::new(SqliteBackend::open(&home.join("node.db"))?))?;
     let file = |n: u32| {
-        let bytes = store.file(AgentId(0), &format!("/memory/told/{n}"))?.context("an envelope left nothing")?;
+        let bytes =
+            store.file(AgentId(0), &format!("/memory/told/{n}"))?.context("an envelope left nothing")?;
         Ok(serde_json::from_slice(&bytes)?)
     };
     (0..envelopes).map(file).collect()

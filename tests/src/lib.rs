@@ -6,7 +6,9 @@
 //! - [`client`]: a small Nostr client that can also send what no client should
 //! - [`crash`]: kills node and relay until every phase was hit; the program `oa-crash`
 //! - [`effects`]: kills a node around calls that reach outside; the program `oa-effects`
+//! - [`hosts`]: machines made of network namespaces, and a network between that loses and cuts
 //! - [`local`]: a node in this process, with a program and a signer that misbehave when told to
+//! - [`operations`]: steers a node over such a network; the program `oa-operations`
 //! - [`proxy`]: a websocket proxy that counts, loses and cuts
 //! - [`secrets`]: searches output and files for keys
 //! - [`split`]: a server with relay and node apart
@@ -16,7 +18,9 @@ pub mod caller;
 pub mod client;
 pub mod crash;
 pub mod effects;
+pub mod hosts;
 pub mod local;
+pub mod operations;
 pub mod proxy;
 pub mod secrets;
 pub mod split;

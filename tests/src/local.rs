@@ -108,7 +108,9 @@ async fn act(ns: &mut Namespace, text: &str) -> String {
         _ => return format!("refused: {verb} is no verb"),
     };
     match done {
-        Ok(bytes) => format!("did: {}", String::from_utf8_lossy(&bytes).chars().take(2000).collect::<String>()),
+        Ok(bytes) => {
+            format!("did: {}", String::from_utf8_lossy(&bytes).chars().take(2000).collect::<String>())
+        }
         Err(error) => format!("refused: {:?}: {error}", error.code),
     }
 }

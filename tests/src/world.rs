@@ -178,6 +178,14 @@ impl Home {
         self.command(Program::OaNode, args).await
     }
 
+    /// Runs `oa-wallet` to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end.
+    pub async fn oa_wallet(&self, args: &[&str]) -> Result<Done> {
+        self.command(Program::OaWallet, args).await
+    }
+
     async fn command(&self, program: Program, args: &[&str]) -> Result<Done> {
         let mut command = tokio::process::Command::new(programs()?.path(program));
         command.arg("--home").arg(&self.dir).args(args);

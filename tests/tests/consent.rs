@@ -68,7 +68,7 @@ impl Cast {
     }
 
     /// The next message of the node's.
-    async fn from_node(&mut self) -> Mail {
+    async fn node_says(&mut self) -> Mail {
         loop {
             let mail = self.owner.next(SOON).await.unwrap();
             if mail.author == self.node {
@@ -85,7 +85,10 @@ impl Cast {
 }
 
 async fn until(is_so: impl Fn() -> bool) {
-    let ask = || async { anyhow::Ok(anyhow::ensure!(is_so(), "not yet")) };
+    let ask = || async {
+        anyhow::ensure!(is_so(), "not yet");
+        Ok(())
+    };
     eventually(SOON, ask).await.unwrap();
 }
 
@@ -124,7 +127,7 @@ async fn nobody_else_and_no_other_way_does_anything() {
     // The code typed to the agent does not reach it; the node says so.
     let runs = cast.world.plot.runs.load(std::sync::atomic::Ordering::Relaxed);
     cast.owner.dm(cast.agent, &yes, Protocol::Nip17, SOON).await.unwrap();
-    let warning = cast.from_node().await;
+    let warning = cast.node_says().await;
     assert!(warning.text().unwrap().contains("did not get it"), "{warning:?}");
     assert_eq!(cast.world.plot.runs.load(std::sync::atomic::Ordering::Relaxed), runs);
     let said = cast.say("yes AAAAAA", Protocol::Nip17).await;
@@ -158,13 +161,14 @@ async fn a_reaction_or_a_call_of_the_owner_does_it_too() {
     cast.owner.put(&wrap, SOON).await.unwrap();
     until(|| cast.has("thumbs")).await;
     // The node says what it did.
-    assert!(cast.from_node().await.text().unwrap().starts_with("Granted"));
+    assert!(cast.node_says().await.text().unwrap().starts_with("Granted"));
 
     cast.wish("called").await;
     let mut caller = Caller::new(&cast.world, cast.owner_keys.clone()).await.unwrap();
     let listed = caller.ask(Verb::List, "/approvals", "").await.unwrap().unwrap();
     let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
-    let names: Vec<&str> = listed.as_array().unwrap().iter().filter_map(|s| s.get("name")?.as_str()).collect();
+    let names: Vec<&str> =
+        listed.as_array().unwrap().iter().filter_map(|s| s.get("name")?.as_str()).collect();
     let mut granted = 0;
     for id in names.iter().filter_map(|name| name.strip_suffix(".json")) {
         let reply = caller.ask(Verb::Call, "/approvals/ctl", &format!("approve {id}")).await.unwrap();

@@ -1,7 +1,5 @@
 //! Two nodes given one seed: one ticks, the other waits and says why; and goes on when the first has left.
 
-#![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

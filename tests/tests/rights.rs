@@ -56,12 +56,9 @@ async fn cast() -> Cast {
     manifest.roles.viewers = vec![Npub(viewer.public_key())];
     world.node.ensure_agent(manifest).await.unwrap();
     let mut callers = Vec::new();
-    for (role, keys) in [
-        (Role::Operator, operator),
-        (Role::Owner, owner),
-        (Role::Approver, approver),
-        (Role::Viewer, viewer),
-    ] {
+    for (role, keys) in
+        [(Role::Operator, operator), (Role::Owner, owner), (Role::Approver, approver), (Role::Viewer, viewer)]
+    {
         callers.push((role, Caller::new(&world, keys).await.unwrap()));
     }
     Cast { world, callers }
@@ -82,7 +79,8 @@ async fn from_outside_every_role_may_do_what_the_table_says_and_nothing_else() {
                 };
                 // Naming an agent that does not exist tells nothing about rights.
                 for verb in [Verb::List, Verb::Read, Verb::Write, Verb::Append, Verb::Call, Verb::Remove] {
-                    let right = if matches!(verb, Verb::List | Verb::Read) { Right::Read } else { Right::Write };
+                    let right =
+                        if matches!(verb, Verb::List | Verb::Read) { Right::Read } else { Right::Write };
                     let allowed = line.of(*role).has(right);
                     // A word no file takes, so that what is allowed changes nothing.
                     let reply = caller.ask(verb, &path, "\u{1}no such thing").await.unwrap();

@@ -138,14 +138,17 @@ impl Call<'_> {
         let say = |n: usize| async move {
             (n, inner.say(frames.get(n).map(String::as_str).unwrap_or_default()).await)
         };
-        let mut sends = futures_util::stream::iter(missing).map(say).buffer_unordered(PIPELINE);
+        let mut sends = futures_util::stream::iter(missing.clone()).map(say).buffer_unordered(PIPELINE);
         let is_first = self.left.is_empty();
+        let mut answered = 0;
         while let Some((n, ack)) = sends.next().await {
+            answered += 1;
             match ack.map_err(CallError::Unanswered)? {
                 Ack::Accepted => {
                     self.taken.insert(n);
-                    self.left.insert(n);
-                    if self.frames.len() > 1 {
+                    // A frame that is sent again gets nothing further: without a node it would go on for ever.
+                    let is_further = self.left.insert(n);
+                    if is_further && self.frames.len() > 1 {
                         self.deadline = Instant::now() + self.patience;
                     }
                 }
@@ -155,6 +158,8 @@ impl Call<'_> {
                 }
                 // What is not answered may have been taken all the same.
                 Ack::Refused(reason) | Ack::Unreached(reason) => {
+                    // So may those that were under way beside it.
+                    self.left.extend(missing.iter().take(answered + PIPELINE));
                     self.left.insert(n);
                     tracing::debug!(reason, "request not taken, sent again");
                     break;

@@ -58,6 +58,7 @@ pub(crate) async fn decide(context: &Context, id: &str, yes: bool) -> Result<()>
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json)
-        .map_err(|error| Error::new(Kind::Failed, format!("the node's answer is not what it should be: {error}")))
+    serde_json::from_slice(json).map_err(|error| {
+        Error::new(Kind::Failed, format!("the node's answer is not what it should be: {error}"))
+    })
 }

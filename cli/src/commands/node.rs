@@ -72,6 +72,7 @@ pub(crate) async fn run(context: &Context, take_lease: bool) -> Result<()> {
         srv: config.srv.clone(),
         agents: config.agents,
         allow_private: config.allow_private,
+        http_private: config.http_private,
         sweep,
         dormant_after: Duration::from_secs(config.dormant_after_s),
         take_lease,

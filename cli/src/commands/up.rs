@@ -43,6 +43,7 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
         srv: std::collections::BTreeMap::new(),
         agents: vec![concierge],
         allow_private: Vec::new(),
+        http_private: Vec::new(),
         sweep: SweepConfig {
             interval_negentropy: Duration::from_millis(args.sweep_ms.max(50)),
             ..SweepConfig::default()

@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Every vector file, by name.
-pub(crate) const FILES: [(&str, &str); 7] = [
+pub(crate) const FILES: [(&str, &str); 8] = [
     ("envelope", include_str!("../../vectors/envelope.json")),
     ("files", include_str!("../../vectors/files.json")),
+    ("hud", include_str!("../../vectors/hud.json")),
     ("lease", include_str!("../../vectors/lease.json")),
     ("mail", include_str!("../../vectors/mail.json")),
     ("profile", include_str!("../../vectors/profile.json")),

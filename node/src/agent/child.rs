@@ -76,10 +76,19 @@ impl Wish {
 ///
 /// # Errors
 /// A sentence that names the key.
-pub fn derive(parent: &Manifest, npub: Npub, owner: Option<Npub>, wish: &Wish, share: Share) -> Result<Manifest, String> {
+pub fn derive(
+    parent: &Manifest,
+    npub: Npub,
+    owner: Option<Npub>,
+    wish: &Wish,
+    share: Share,
+) -> Result<Manifest, String> {
     let name = format!("{}-{}", parent.name, wish.name);
     if !is_name(&wish.name) || !is_name(&name) {
-        return Err(format!("name: {:?} is not of a-z, 0-9 and -, or too long behind {}-", wish.name, parent.name));
+        return Err(format!(
+            "name: {:?} is not of a-z, 0-9 and -, or too long behind {}-",
+            wish.name, parent.name
+        ));
     }
     let mut child = Manifest {
         name,
@@ -123,9 +132,15 @@ mod tests {
         let wish = wish(json!({ "name": "scout", "about": "looks", "share": 0.5 }));
         let share = wish.share(Share { http_per_day: 9 }).unwrap();
         let child = derive(&parent, me, Some(owner), &wish, share).unwrap();
-        assert_eq!((child.name.as_str(), child.program.as_str(), child.about.as_str()), ("alice-scout", "echo", "looks"));
+        assert_eq!(
+            (child.name.as_str(), child.program.as_str(), child.about.as_str()),
+            ("alice-scout", "echo", "looks")
+        );
         assert_eq!((child.owner, child.parent), (Some(owner), Some(me)));
-        assert_eq!((child.autonomy.level, child.dm.policy, child.dm.pow_bits), (Level::Supervised, Policy::Owner, 9));
+        assert_eq!(
+            (child.autonomy.level, child.dm.policy, child.dm.pow_bits),
+            (Level::Supervised, Policy::Owner, 9)
+        );
         assert_eq!((child.mounts[0].access, child.http.per_day), (Access::ReadOnly, 4));
         assert_eq!((&child.plumb, &child.http.allow), (&parent.plumb, &parent.http.allow));
         assert_eq!(child.dm.allow, [me]);
@@ -134,12 +149,15 @@ mod tests {
 
     #[test]
     fn shares_are_fractions_or_amounts() {
-        let share = |share: Value| wish(json!({ "name": "a", "share": share })).share(Share { http_per_day: 10 });
+        let share =
+            |share: Value| wish(json!({ "name": "a", "share": share })).share(Share { http_per_day: 10 });
         assert_eq!(share(json!(0.25)), Ok(Share { http_per_day: 2 }));
         assert_eq!(share(json!(1)), Ok(Share { http_per_day: 10 }));
         assert_eq!(share(json!({ "http_per_day": 7 })), Ok(Share { http_per_day: 7 }));
         assert_eq!(wish(json!({ "name": "a" })).share(Share { http_per_day: 10 }), Ok(Share::default()));
-        for wrong in [json!(1.1), json!(-0.1), json!("half"), json!({ "sats": 5 }), json!({ "http_per_day": -1 })] {
+        for wrong in
+            [json!(1.1), json!(-0.1), json!("half"), json!({ "sats": 5 }), json!({ "http_per_day": -1 })]
+        {
             assert!(share(wrong.clone()).is_err(), "{wrong}");
         }
     }

@@ -115,6 +115,9 @@ pub struct Envelope {
     /// Set for what the plumber let in: all that comes from outside, and alarms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plumbed: Option<Plumbed>,
+    /// The message that it answers, by its author's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_reply_to: Option<EventId>,
 }
 
 /// How far an agent trusts who woke it.
@@ -157,6 +160,7 @@ impl Envelope {
             alarm: None,
             heard: None,
             plumbed: None,
+            in_reply_to: mail.reply_to,
         }
     }
 
@@ -202,6 +206,7 @@ impl Envelope {
             alarm: None,
             heard: None,
             plumbed: None,
+            in_reply_to: None,
         }
     }
 
@@ -258,6 +263,7 @@ impl Envelope {
             "origin": origin,
             "alarm": alarm,
             "subscriptions": self.heard.as_ref().map(|heard| &heard.subscriptions),
+            "in_reply_to": self.in_reply_to.map(|id| id.to_hex()),
             "rule": self.rule(),
             "addressed_to": self.plumbed.as_ref().and_then(|plumbed| plumbed.via).map(|(_, key)| npub(key)),
         })

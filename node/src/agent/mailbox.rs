@@ -56,6 +56,8 @@ pub enum Refusal {
     Code,
     #[error("dropped by a rule")]
     Dropped,
+    #[error("asked too often lately")]
+    TooOften,
 }
 
 /// What an agent knows of one correspondent.

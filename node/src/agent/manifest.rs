@@ -191,7 +191,9 @@ impl MountSpec {
         let path: Path = self.path.parse().map_err(|error| format!("{:?}: {error}", self.path))?;
         let is_free = path.strip("/workspace").is_some() || path.strip("/tools").is_some();
         if !self.from.is_empty() && (!is_free || path.as_str() == "/tools") {
-            return Err(format!("{path}: only /workspace, and what is beneath it or /tools, can be mounted on"));
+            return Err(format!(
+                "{path}: only /workspace, and what is beneath it or /tools, can be mounted on"
+            ));
         }
         if self.from.is_empty() && (self.cow || self.trigger) {
             return Err(format!("{path}: cow and trigger need a from"));
@@ -468,7 +470,9 @@ mod tests {
         assert_eq!((manifest.nostr.kinds.len(), manifest.nostr.relays.len()), (2, 1));
         assert_eq!(Manifest::parse(&manifest.to_toml()).unwrap(), manifest);
         assert_eq!(Manifest::parse("name = \"alice\"").unwrap().nostr.kinds, [1, 30_023]);
-        for bad in ["kinds = [1, 5]", "kinds = [22242]", "kinds = [65541]", "relays = [\"http://x\"]", "kind = [1]"] {
+        for bad in
+            ["kinds = [1, 5]", "kinds = [22242]", "kinds = [65541]", "relays = [\"http://x\"]", "kind = [1]"]
+        {
             assert!(of(bad).is_err(), "{bad}");
         }
     }

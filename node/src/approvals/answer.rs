@@ -191,7 +191,9 @@ mod tests {
     #[test]
     fn what_is_decided_stays_so() {
         let by = Keys::generate().public_key();
-        for state in [Stage::Granted { by }, Stage::Doing { by }, Stage::Done, Stage::Denied { by }, Stage::Expired] {
+        for state in
+            [Stage::Granted { by }, Stage::Doing { by }, Stage::Done, Stage::Denied { by }, Stage::Expired]
+        {
             let wishes = vec![wish(Category::ModifyGoals, state.clone())];
             assert!(decide(&text("yes ABCDEF"), wishes, true, NOW).is_err(), "{state:?}");
         }

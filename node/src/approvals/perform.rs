@@ -52,12 +52,14 @@ async fn round(shared: &Shared) -> Result<(), BackendError> {
         match &approval.state {
             Stage::Waiting if approval.expires_at_ms <= now_ms => {
                 let over = Approval { state: Stage::Expired, ..approval };
-                finish(shared, (version, over), Err(denial("nobody consented in time")), Effect::default()).await?;
+                finish(shared, (version, over), Err(denial("nobody consented in time")), Effect::default())
+                    .await?;
             }
             Stage::Granted { .. } | Stage::Doing { .. } => perform(shared, (version, approval)).await?,
             Stage::Denied { by } if !is_told(&approval) => {
                 tracing::debug!(%by, id = approval.id, "consent denied");
-                finish(shared, (version, approval), Err(denial("consent was denied")), Effect::default()).await?;
+                finish(shared, (version, approval), Err(denial("consent was denied")), Effect::default())
+                    .await?;
             }
             Stage::Done | Stage::Expired | Stage::Denied { .. } => {
                 if approval.asked_at_ms + KEPT_MS < now_ms {
@@ -119,7 +121,9 @@ async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), 
                 let reply = std::mem::take(&mut effect.reply);
                 finish(shared, done(version, approval), Ok(reply), effect).await
             }
-            Err(error) => finish(shared, done(version, approval), Err(error.at(&path)), Effect::default()).await,
+            Err(error) => {
+                finish(shared, done(version, approval), Err(error.at(&path)), Effect::default()).await
+            }
         },
         class => {
             let (version, outcome) = match &approval.state {
@@ -133,7 +137,13 @@ async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), 
                 // Begun by a process that died.
                 _ => (version, recover(service.as_ref(), &cx, &found.rest, &change, class).await),
             };
-            finish(shared, done(version, approval), outcome.map_err(|error| error.at(&path)), Effect::default()).await
+            finish(
+                shared,
+                done(version, approval),
+                outcome.map_err(|error| error.at(&path)),
+                Effect::default(),
+            )
+            .await
         }
     }
 }
@@ -145,7 +155,8 @@ async fn recover(
     change: &Change,
     class: Class,
 ) -> Result<Vec<u8>, Error> {
-    let unknown = || Error::new(Code::OutcomeUnknown, path, "was begun before a crash; nobody knows how it ended");
+    let unknown =
+        || Error::new(Code::OutcomeUnknown, path, "was begun before a crash; nobody knows how it ended");
     match class {
         Class::Transactional | Class::Idempotent => service.act(cx, path, change).await,
         Class::AtMostOnce => Err(unknown()),

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
+use crate::engine::hooks::Hooks;
 use crate::engine::running::Running;
 use crate::engine::turns::Turns;
-use crate::engine::hooks::Hooks;
 use crate::feeds::Feeds;
 use crate::keyring::Keyring;
 use crate::namespace::Consent;

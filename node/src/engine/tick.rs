@@ -13,10 +13,10 @@ use oa_nips::record::{self, Fields, RECORD_BYTES_MAX, Record};
 use serde_json::{Value, json};
 
 use crate::agent::Lifecycle;
-use crate::alarms;
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::mailbox::Bucket;
 use crate::agent::manifest::Manifest;
+use crate::alarms;
 use crate::engine::clock::{Clock, Random};
 use crate::engine::shared::Shared;
 use crate::engine::world;
@@ -24,6 +24,7 @@ use crate::namespace::journal::{Nondeterministic, Pin};
 use crate::namespace::{CallMade, Done, Files, Namespace, Path, Setting};
 use crate::outbox;
 use crate::program::{Agent, Fault, Tick};
+use crate::serve;
 use crate::store::row::{AgentRow, OutRow, Outgoing, Stage};
 use crate::store::write::{TickCommit, Write};
 use crate::time::millis;
@@ -90,8 +91,12 @@ pub(crate) async fn run(shared: &Shared, begun: &Begun, program: &dyn Agent) -> 
     let secret = shared.keyring.secret(begun.row.id);
     let random = Random::new(&secret, begun.envelope.id.as_bytes());
     let seed = *random.seed();
-    let ns = namespace(shared, begun).map_err(early)?;
+    let mut ns = namespace(shared, begun).map_err(early)?;
     let begun = &Begun { trust: ns.trust(), ..begun.clone() };
+    let files = world::Files { store: shared.store.clone(), agent: begun.row.id };
+    let brought =
+        serve::begin_task(&begun.envelope, begun.trust, &files).and_then(|brought| ns.bring(brought));
+    brought.map_err(|error| early(NoCommit::PutOff(error.to_string())))?;
     let mut tick = Tick { ns, clock: Clock::new(begun.envelope.accepted_at_ms), random };
 
     let hooks = AssertUnwindSafe(hooks(program, begun, &mut tick)).catch_unwind();
@@ -312,17 +317,12 @@ async fn sign_now(shared: &Shared, begun: &Begun, outgoing: &Outgoing) -> Stage 
     }
 }
 
-fn fields(
-    begun: &Begun,
-    files: &Files,
-    made: &[CallMade],
-    reply: &Reply,
-    duration_ms: u64,
-) -> Fields {
+fn fields(begun: &Begun, files: &Files, made: &[CallMade], reply: &Reply, duration_ms: u64) -> Fields {
     let envelope = &begun.envelope;
     let from = envelope.sender().and_then(|key| key.to_bech32().ok());
     let file = |(path, content): (&Path, &Option<Vec<u8>>)| json!({ "path": path.as_str(), "bytes": content.as_ref().map(Vec::len) });
-    let calls: Vec<Value> = made.iter().map(CallMade::to_json).chain(files.iter().map(file)).take(CALLS_MAX).collect();
+    let calls: Vec<Value> =
+        made.iter().map(CallMade::to_json).chain(files.iter().map(file)).take(CALLS_MAX).collect();
     let (outcome, sent) = match reply {
         Reply::None => ("done", json!([])),
         Reply::Sent { id, to, .. } => {
@@ -331,10 +331,7 @@ fn fields(
         Reply::Held("hops") => ("held_hops", json!([])),
         Reply::Held(_) => ("held_rate", json!([])),
     };
-    let mut trigger = json!({ "id": envelope.id, "kind": envelope.kind, "from": from });
-    if let Some(rule) = envelope.rule() {
-        trigger["rule"] = json!(rule);
-    }
+    let trigger = json!({ "id": envelope.id, "kind": envelope.kind, "from": from, "rule": envelope.rule() });
     let mut fields = Fields::from([
         ("trigger".to_owned(), trigger),
         ("started_at".to_owned(), json!(envelope.accepted_at_ms)),

@@ -9,12 +9,12 @@ use crate::agent::AgentId;
 use crate::agent::Lifecycle;
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::mailbox;
+use crate::engine::hooks::After;
 use crate::engine::plan::Plan;
 use crate::engine::running::Slot;
 use crate::engine::schedule::Left;
 use crate::engine::shared::Shared;
 use crate::engine::supervisor::{Blocked, Cause, Judgement, judge};
-use crate::engine::hooks::After;
 use crate::engine::tick::{self, Begun, Made, NoCommit};
 use crate::engine::world;
 use crate::namespace::CallMade;
@@ -128,7 +128,10 @@ async fn land(
 ) -> Result<bool, BackendError> {
     let Made { commit, writes } = made;
     if shared.tenure.epoch().is_none() {
-        tracing::warn!(agent = begun.row.name, "the lease ran out under a tick: it runs again under the next");
+        tracing::warn!(
+            agent = begun.row.name,
+            "the lease ran out under a tick: it runs again under the next"
+        );
         return Ok(false);
     }
     let outcome = commit.record.fields.get("outcome").and_then(|o| o.as_str()).unwrap_or("done").to_owned();
@@ -212,8 +215,17 @@ async fn give_up(shared: &Shared, loss: Loss<'_>, reason: &str) -> Result<bool, 
     };
     let Judgement { max, then, .. } = judgement;
     let reason = reason.to_owned();
-    let failed =
-        Failed { agent: row.id, seq, reason: reason.clone(), effects, is_crash, max, then, at_ms: now_ms, told };
+    let failed = Failed {
+        agent: row.id,
+        seq,
+        reason: reason.clone(),
+        effects,
+        is_crash,
+        max,
+        then,
+        at_ms: now_ms,
+        told,
+    };
     let Verdict::Buried(range) = shared.store.write(Write::Fail(failed)).await? else { return Ok(false) };
     shared.outbox.nudge(range);
     if let Some(lifecycle) = then {

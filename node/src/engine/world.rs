@@ -113,7 +113,8 @@ impl Durable for JournalFile {
         let AgentRow { id: agent, lease_epoch, .. } = *self.row;
         let at_ms = self.time.now_ms();
         self.feeds.calls(&self.row, &self.manifest.hud, &lines);
-        let write = Write::Journal(Box::new(Journaled { agent, seq, envelope, lease_epoch, first, lines, at_ms }));
+        let write =
+            Write::Journal(Box::new(Journaled { agent, seq, envelope, lease_epoch, first, lines, at_ms }));
         Box::pin(async move {
             if self.tenure.epoch().is_none() {
                 return Err(Error::new(Code::Stale, "/", "the lease has run out"));

@@ -41,24 +41,33 @@ pub(crate) fn outgoing(n: u64, item: &OutRow) -> Value {
     })
 }
 
+/// Sets a field of an object.
+pub(crate) fn set(object: &mut Value, name: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(name.to_owned(), value);
+    }
+}
+
 /// A line of `/logs/events.jsonl` and of `/node/log`: what happened, and when, in seconds since 1970.
 pub(super) fn notice(notice: &Notice, now_ms: u64) -> String {
     let mut line = serde_json::to_value(notice).unwrap_or_default();
-    line["at"] = json!(now_ms / 1000);
+    set(&mut line, "at", json!(now_ms / 1000));
     redact::redact(line).to_string()
 }
 
 /// The lines of the node's log that are about an agent.
 pub(super) fn about(log: &str, agent: &str) -> Vec<String> {
     let is_about = |line: &&str| {
-        serde_json::from_str::<Value>(line).is_ok_and(|line| line.get("agent").is_some_and(|name| name == agent))
+        serde_json::from_str::<Value>(line)
+            .is_ok_and(|line| line.get("agent").is_some_and(|name| name == agent))
     };
     log.lines().filter(is_about).map(str::to_owned).collect()
 }
 
 /// A line of the trace.
 fn line(at_ms: u64, tick: u64, what: &str) -> String {
-    let at = i64::try_from(at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    let at =
+        i64::try_from(at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
     // A program's words could otherwise make lines of their own.
     let what: String = redact::text(what).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("{at:.3} tick {tick} {what}")
@@ -126,7 +135,8 @@ mod tests {
             relay: "wss://r".into(),
         };
         let up = Notice::RelayUp { relay: "wss://alice".into() };
-        let log: Vec<String> = [of("alice"), up, of("alice2"), of("alice")].iter().map(|n| notice(n, 1_000)).collect();
+        let log: Vec<String> =
+            [of("alice"), up, of("alice2"), of("alice")].iter().map(|n| notice(n, 1_000)).collect();
         let found = about(&log.join("\n"), "alice");
         assert_eq!(found, [log[0].clone(), log[3].clone()]);
         assert_eq!(serde_json::from_str::<Value>(&found[0]).unwrap()["at"], 1);

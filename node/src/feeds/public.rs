@@ -116,8 +116,8 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
-    use oa_nips::nostr::{Event, Keys};
     use oa_nips::nostr::util::BoxedFuture;
+    use oa_nips::nostr::{Event, Keys};
     use oa_nips::port::Ack;
     use serde_json::json;
     use tokio::time::Instant;

@@ -7,17 +7,8 @@ use serde_json::Value;
 pub(crate) const REDACTED: &str = "[redacted]";
 
 /// Words of a key whose value is secret. `api_key` is written in many ways, see [`is_secret_key`].
-const WORDS: [&str; 9] = [
-    "token",
-    "secret",
-    "password",
-    "passwd",
-    "apikey",
-    "authorization",
-    "bearer",
-    "preimage",
-    "mnemonic",
-];
+const WORDS: [&str; 9] =
+    ["token", "secret", "password", "passwd", "apikey", "authorization", "bearer", "preimage", "mnemonic"];
 
 /// How secrets begin that can be told by their looks.
 const MAKES: [&str; 8] =
@@ -43,7 +34,9 @@ pub(crate) fn redact(value: Value) -> Value {
 fn is_secret_key(key: &str, value: &Value) -> bool {
     let mut words = words(key);
     // api_key, apiKey, API-KEY
-    if let Some(at) = words.windows(2).position(|two| matches!(two, [api, key] if api == "api" && key == "key")) {
+    if let Some(at) =
+        words.windows(2).position(|two| matches!(two, [api, key] if api == "api" && key == "key"))
+    {
         words.insert(at, "apikey".to_owned());
     }
     words.iter().any(|word| {
@@ -164,7 +157,9 @@ fn make(lower: &str) -> Option<usize> {
 
 /// What stands between words.
 fn is_gap(c: char) -> bool {
-    c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`' | '{' | '}' | '[' | ']' | '(' | ')' | '<' | '>' | '\\')
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '"' | '\'' | '`' | '{' | '}' | '[' | ']' | '(' | ')' | '<' | '>' | '\\')
 }
 
 #[cfg(test)]
@@ -184,7 +179,8 @@ mod tests {
         for secret in ["abc", "[1]", "\"x\"", "1234", "\"y\"", "\"a\":1", "5"] {
             assert!(!shown.contains(secret), "{secret} in {shown}");
         }
-        let open = json!({ "input_tokens": 5, "tokens": 7, "key": "k", "tokenizer": "t", "path": "/memory/x" });
+        let open =
+            json!({ "input_tokens": 5, "tokens": 7, "key": "k", "tokenizer": "t", "path": "/memory/x" });
         assert_eq!(redact(open.clone()), open);
     }
 

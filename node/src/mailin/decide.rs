@@ -1,16 +1,19 @@
 //! What becomes of an opened message: the inbox, an answer by the node itself, or the log of refusals.
 
+use oa_nips::envelope::Envelope as Message;
 use oa_nips::hex::Hex;
-use oa_nips::mail::{AUTO_HOPS_MAX, Draft, Mail, Protocol};
+use oa_nips::kind;
+use oa_nips::mail::{AUTO_HOPS_MAX, Body, Draft, Mail, Protocol};
 use oa_nips::nostr::{EventId, PublicKey, RelayUrl, ToBech32};
 use oa_nips::record::canonical;
 
 use crate::agent::AgentId;
 use crate::agent::envelope::{Envelope, Trust};
-use crate::agent::mailbox::{self, Hearing, Refusal};
+use crate::agent::mailbox::{self, Bucket, Hearing, Refusal};
+use crate::agent::manifest::{Manifest, Overflow, Replies};
+use crate::agent::task::asks_for_work;
 use crate::codes;
 use crate::engine::shared::Shared;
-use crate::agent::manifest::{Manifest, Overflow};
 use crate::mailin::node;
 use crate::mailin::open::{EventRef, Opened};
 use crate::notice::Notice;
@@ -108,7 +111,10 @@ pub(super) fn decide(
     let peer = shared.store.peer(agent, &mail.author)?.unwrap_or_default();
     let hearing = mailbox::hearing(&manifest, row.owner.as_ref(), &peer, &mail.author, pow_bits);
     Ok(Some(match hearing {
-        Hearing::Heard(trust) => case.deliver(&row, rule, trust, manifest.overflow),
+        Hearing::Heard(trust) => match &mail.body {
+            Body::Envelope(Message::Ping { nonce }) => case.pong(nonce, peer.bucket, &manifest.replies),
+            _ => case.deliver(&row, rule, trust, manifest.overflow),
+        },
         Hearing::Refused(reason) => case.refuse(reason),
         // A machine is not asked to pair: two of them would go on for ever.
         Hearing::Pair if mail.auto_hop > 0 => case.refuse(Refusal::Pairing),
@@ -158,10 +164,33 @@ pub(super) struct Case<'a> {
 impl Case<'_> {
     /// Into an inbox: that of the agent it is addressed to, or another's to whom a rule hands it on.
     fn deliver(&self, to: &AgentRow, rule: String, trust: Trust, overflow: Overflow) -> Decided {
+        let is_work = matches!(&self.mail.body, Body::Envelope(message) if asks_for_work(message));
+        if is_work && trust == Trust::Stranger {
+            return self.refuse_by(&rule, Refusal::NotAllowed);
+        }
         let via = (to.id != self.row.id).then_some((self.row.id, self.row.pubkey));
         let envelope = Envelope::from_mail(self.mail, self.relay.cloned(), self.now_ms).by_rule(rule, via);
         let delivery = Delivery { agent: to.id, envelope, trust, overflow, event: self.event };
         Decided::about(to, Some(self.mail), Write::Deliver(Box::new(delivery)))
+    }
+
+    /// The node answers a ping itself, as often as the agent would answer a machine.
+    fn pong(&self, nonce: &str, bucket: Option<Bucket>, limits: &Replies) -> Decided {
+        let peer = self.mail.author;
+        let drawn = Bucket::take(bucket, limits, true, self.now_ms);
+        let Some(drawn) = drawn.filter(|_| self.mail.auto_hop < AUTO_HOPS_MAX) else {
+            return self.refuse(Refusal::TooOften);
+        };
+        let pong = Message::Pong { nonce: nonce.to_owned() }.to_json();
+        let Outgoing::Mail { mut draft, protocol, relay } = self.reply(pong) else {
+            return self.refuse(Refusal::TooOften);
+        };
+        draft.kind = kind::ENVELOPE.as_u16();
+        let mut settled = self.settle(Answer::Say { reply: Outgoing::Mail { draft, protocol, relay } });
+        settled.also.push(Write::Draw(self.row.id, peer, drawn));
+        // The next ping is judged by what this one left.
+        settled.is_policy = true;
+        settled
     }
 
     /// To another agent, if that one hears the sender. It does not ask strangers to pair: they did not write to it.

@@ -57,7 +57,9 @@ pub(super) async fn open(shared: &Shared, event: Event, is_verified: bool) -> Op
     let signer = shared.keyring.agent(agent);
     if agent == AgentId::NODE && event.kind == kind::WRAP {
         match command(&event, &*signer).await {
-            Ok(Some((caller, rumor))) => return Opened::Command { caller, rumor: Box::new(rumor), event: found },
+            Ok(Some((caller, rumor))) => {
+                return Opened::Command { caller, rumor: Box::new(rumor), event: found };
+            }
             // It is mail, or nothing: what opens it next says what.
             Ok(None) | Err(UnwrapError::Open(_) | UnwrapError::Signer(SignerError::Refused(_))) => {}
             Err(UnwrapError::Signer(SignerError::Unavailable(_))) => return Opened::Later,

@@ -286,6 +286,9 @@ mod tests {
         let call = change_request(&path(), &Change::Call(b"x".to_vec()));
         assert_ne!(call, change_request(&path(), &Change::Write(b"x".to_vec())));
         assert_ne!(call, change_request(&"/svc/coun".parse().unwrap(), &Change::Call(b"tx".to_vec())));
-        assert_ne!(read_request("read", &path(), Span::ALL), read_request("read", &path(), Span { offset: 1, count: 1 }));
+        assert_ne!(
+            read_request("read", &path(), Span::ALL),
+            read_request("read", &path(), Span { offset: 1, count: 1 })
+        );
     }
 }

@@ -183,7 +183,9 @@ mod tests {
     #[test]
     fn the_longest_prefix_serves_on_whole_components() {
         let mounts = mounts();
-        let at = |text: &str| mounts.find(&path(text)).map(|found| (found.mount.at.to_string(), found.rest.to_string()));
+        let at = |text: &str| {
+            mounts.find(&path(text)).map(|found| (found.mount.at.to_string(), found.rest.to_string()))
+        };
         assert_eq!(at("/wallet/pay").unwrap(), ("/wallet".to_owned(), "/pay".to_owned()));
         assert_eq!(at("/wallet/history/1").unwrap(), ("/wallet/history".to_owned(), "/1".to_owned()));
         assert_eq!(at("/wallet").unwrap().1, "/");

@@ -154,6 +154,7 @@ pub const AGENT: &[Line] = &[
     line("/nostr/publish", ["rw", "rw", "rw", "-", "-"], "publishes an event of an allowed kind"),
     line("/nostr/query", ["rw", "rw", "rw", "-", "-"], "asks relays"),
     line("/nostr/dm", ["rw", "rw", "rw", "-", "-"], "direct messages, by the name of who gets them"),
+    line("/nostr/send", ["rw", "rw", "rw", "-", "-"], "an envelope to another agent"),
     line("/nostr/subscriptions", ["rw", "rw", "rw", "-", "-"], "filters whose events wake the agent"),
     line("/http", ["r", "r", "r", "-", "-"], "requests to hosts on the allowlist"),
     line("/http/request", ["rw", "-", "-", "-", "-"], "one request"),

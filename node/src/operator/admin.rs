@@ -6,8 +6,8 @@ use oa_nips::files::{Code, OpError};
 use oa_nips::nostr::PublicKey;
 use tokio::sync::Notify;
 
-use crate::agent::{AgentId, Lifecycle};
 use crate::agent::manifest::Manifest;
+use crate::agent::{AgentId, Lifecycle};
 use crate::drivers::nostr::Pool;
 use crate::engine::Engine;
 use crate::engine::hooks::{After, Told};

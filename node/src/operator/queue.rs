@@ -27,6 +27,7 @@ use self::lane::{Lane, LaneKey, Step, parse_key};
 use crate::store::Store;
 use crate::store::backend::{BackendError, Table};
 use crate::store::write::{Verdict, Write};
+use crate::tenure::Tenure;
 use crate::time::Time;
 
 /// The rows of this machine.
@@ -47,8 +48,15 @@ const PAGE: usize = 1_000;
 
 /// What a queue needs of the node.
 pub(crate) trait Host: Debug + Send + Sync {
+    /// Whether the node may act under its key now. While it may not, commands wait: nothing runs, and nothing is given
+    /// up for want of a role.
+    fn may_act(&self) -> bool;
+
     /// Whether `caller` has any role now.
-    fn has_role(&self, caller: &PublicKey) -> bool;
+    ///
+    /// # Errors
+    /// What the store said.
+    fn has_role(&self, caller: &PublicKey) -> Result<bool, BackendError>;
 
     /// Does what is asked, once for each (caller, op), as if it had been asked live.
     fn run<'a>(&'a self, caller: &'a PublicKey, request: &'a Request) -> BoxedFuture<'a, Reply>;
@@ -145,7 +153,7 @@ impl Queues {
             return Ok(Taken::Refused("it expired long ago".to_owned()));
         }
         // Nobody else takes up room.
-        if !self.host.has_role(caller) {
+        if !self.host.has_role(caller)? {
             return Ok(Taken::Refused("its caller has no role".to_owned()));
         }
         let _turn = self.taking.lock().await;
@@ -191,13 +199,21 @@ impl Queues {
     }
 
     /// Settles what expires and forgets what is over, until `cancel`.
-    pub(crate) async fn tend(self: Arc<Self>, cancel: CancellationToken) {
+    pub(crate) async fn tend(self: Arc<Self>, mut tenure: Tenure, cancel: CancellationToken) {
         self.resume();
         let mut every = tokio::time::interval(TEND_EVERY);
-        while cancel.run_until_cancelled(every.tick()).await.is_some() {
-            self.resume();
-            if let Err(error) = self.forget().await {
-                tracing::warn!(%error, "no queue forgotten");
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                // What waited for the lease need not wait longer.
+                () = tenure.changed() => self.resume(),
+                _ = every.tick() => {
+                    self.resume();
+                    if let Err(error) = self.forget().await {
+                        tracing::warn!(%error, "no queue forgotten");
+                    }
+                }
             }
         }
     }
@@ -226,7 +242,7 @@ impl Queues {
         let now_s = self.now_s();
         let mut lanes = self.lanes();
         let Some(lane) = lanes.get_mut(&key) else { return };
-        if lane.is_driven || lane.step(now_s).is_none() {
+        if lane.is_driven || lane.step(now_s).is_none() || !self.host.may_act() {
             return;
         }
         lane.is_driven = true;
@@ -250,7 +266,7 @@ impl Queues {
         let now_s = self.now_s();
         let mut lanes = self.lanes();
         let lane = lanes.get_mut(key)?;
-        let step = lane.step(now_s);
+        let step = lane.step(now_s).filter(|_| self.host.may_act());
         lane.is_driven = step.is_some();
         step
     }
@@ -264,7 +280,7 @@ impl Queues {
         if let (Some(command), Some(id)) = (command, rumor.and_then(|rumor| rumor.id)) {
             let reply = match step {
                 // Nobody else gets an answer.
-                _ if !self.host.has_role(&key.caller) => None,
+                _ if !self.host.has_role(&key.caller)? => None,
                 Step::Expire(_) => Some(Err(OpError::new(Code::Stale, "it expired before it could run"))),
                 Step::Run(_) => Some(self.host.run(&key.caller, &command.request).await),
             };

@@ -17,16 +17,17 @@ use crate::engine::world;
 use crate::namespace::error::Error;
 use crate::namespace::mount::{Found, Mounts};
 use crate::namespace::path::Path;
-use crate::namespace::rights::{self, Right, Role, Rights};
-use crate::namespace::service::{
-    Change, ChangeKey, Class, Context, Effect, Span, Subject, Watch, dir,
-};
+use crate::namespace::rights::{self, Right, Rights, Role};
+use crate::namespace::service::{Change, ChangeKey, Class, Context, Effect, Span, Subject, Watch, dir};
 use crate::namespace::{with_mounts, within};
 use crate::store::row::AgentRow;
 use crate::store::write::{AgentChange, Verdict, Write};
 
 /// Names listed at once.
 const NAMES: usize = 100_000;
+
+/// Times that a part of a stream is read which is let go meanwhile, before the reader is told that it is gone.
+const TRIES: usize = 8;
 
 /// Keeps the reply of a mutating operation in the same transaction.
 pub(super) type Keep<'a> = &'a (dyn Fn(&Reply) -> Write + Send + Sync);
@@ -63,8 +64,7 @@ struct Agent {
 impl Place {
     /// Finds whose tree a path is in, and who the caller is there.
     pub(super) fn find(admin: &Admin, caller: &PublicKey, path: &str) -> Result<Self, OpError> {
-        let whole: Path =
-            path.parse().map_err(|reason| OpError::from(Error::invalid_path(path, reason)))?;
+        let whole: Path = path.parse().map_err(|reason| OpError::from(Error::invalid_path(path, reason)))?;
         let now_ms = admin.shared.time.now_ms();
         let caller = *caller;
         let named = {
@@ -227,10 +227,20 @@ impl Place {
         let found = self.found(admin)?;
         let cx = self.context([0; 32]);
         let service = &found.mount.service;
-        let from = offset.max(service.start(&cx, &found.rest));
-        let bytes = service.read(&cx, &found.rest, Span { offset: from, count }).await;
-        let length = service.stat(&cx, &found.rest).await.map_err(|error| error.at(&self.whole))?.size;
-        Ok((from, bytes.map_err(|error| error.at(&self.whole))?, length))
+        let at = |error: Error| error.at(&self.whole);
+        let mut from = offset.max(service.start(&cx, &found.rest));
+        let mut bytes = Vec::new();
+        for _ in 0..TRIES {
+            bytes = service.read(&cx, &found.rest, Span { offset: from, count }).await.map_err(at)?;
+            let start = service.start(&cx, &found.rest);
+            if start <= from {
+                break;
+            }
+            // Bytes were let go meanwhile, maybe some of those: nobody can say where what was read stands.
+            (from, bytes) = (start, Vec::new());
+        }
+        let length = service.stat(&cx, &found.rest).await.map_err(at)?.size;
+        Ok((from, bytes, length))
     }
 }
 
@@ -241,8 +251,11 @@ pub(super) async fn read(admin: &Admin, caller: &PublicKey, request: &Request) -
         Verb::List => Ok(to_json(&place.list(admin).await?)),
         Verb::Stat => Ok(to_json(&place.stat(admin).await?)),
         Verb::Read => {
-            let count =
-                if request.count == 0 { usize::MAX } else { usize::try_from(request.count).unwrap_or(usize::MAX) };
+            let count = if request.count == 0 {
+                usize::MAX
+            } else {
+                usize::try_from(request.count).unwrap_or(usize::MAX)
+            };
             Ok(place.read(admin, Span { offset: request.offset, count }).await?)
         }
         verb => Err(OpError::new(Code::InvalidInput, format!("{verb:?} is not answered here"))),
@@ -354,7 +367,10 @@ async fn transact(
 
 /// Whether files of the agent's state are at a path.
 fn changes_state(path: &Path) -> bool {
-    matches!(path.components().next(), Some("memory" | "goals" | "schedule" | "nostr" | "workspace" | "task" | "children"))
+    matches!(
+        path.components().next(),
+        Some("memory" | "goals" | "schedule" | "nostr" | "workspace" | "task" | "children")
+    )
 }
 
 fn key(caller: &PublicKey, op: &Hex<16>) -> ChangeKey {

@@ -91,7 +91,9 @@ impl<'a> Item<'a> {
     /// A message.
     pub fn of_mail(mail: &'a Mail, is_agents: bool) -> Self {
         let (source, kind, text) = match &mail.body {
-            Body::Text(text) if mail.protocol == Protocol::Nip04 => (Source::Dm, kind::LEGACY_DM, text.as_str()),
+            Body::Text(text) if mail.protocol == Protocol::Nip04 => {
+                (Source::Dm, kind::LEGACY_DM, text.as_str())
+            }
             Body::Text(text) => (Source::Dm, kind::CHAT, text.as_str()),
             Body::File(url) => (Source::File, kind::FILE, url.as_str()),
             Body::Reaction(sign) => (Source::Reaction, kind::REACTION, sign.as_str()),

@@ -127,7 +127,10 @@ fn defaults() -> String {
     let mut text = "# No rules. After all rules come these:\n".to_owned();
     for source in Source::ALL {
         let from = serde_json::to_string(&source).unwrap_or_default();
-        text += &format!("#\n# [[rule]]\n# name = {:?}\n# from = [{from}]\n# to = \"inbox\"\n", source.default_rule());
+        text += &format!(
+            "#\n# [[rule]]\n# name = {:?}\n# from = [{from}]\n# to = \"inbox\"\n",
+            source.default_rule()
+        );
     }
     text
 }

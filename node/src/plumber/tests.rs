@@ -53,8 +53,10 @@ fn among(node: &[Rule], item: &Item<'_>, agents: &BTreeMap<&str, Vec<Rule>>, fir
 fn without_rules_everything_arrives_by_the_rule_of_its_source() {
     let me = Keys::generate();
     let event = EventBuilder::text_note("hi").sign_with_keys(&Keys::generate()).unwrap();
-    let mention =
-        EventBuilder::text_note("hi").tag(Tag::public_key(me.public_key())).sign_with_keys(&Keys::generate()).unwrap();
+    let mention = EventBuilder::text_note("hi")
+        .tag(Tag::public_key(me.public_key()))
+        .sign_with_keys(&Keys::generate())
+        .unwrap();
     let dm = mail(me.public_key(), "hi");
     for (item, rule) in [
         (Item::of_mail(&dm, false), "default-dm"),
@@ -142,7 +144,10 @@ fn the_first_rule_that_matches_decides() {
 fn what_is_no_table_is_refused_with_its_line_and_key() {
     let refused = |text: &str| parse(text, |name| name == "alice").unwrap_err().to_string();
     for (text, words) in [
-        ("[[rule]]\nname = \"a\"\nto = \"inbox\"\n\n[[rule]]\nname = \"b\"\nto = \"agent bob\"", &["line 5", "to:", "bob"][..]),
+        (
+            "[[rule]]\nname = \"a\"\nto = \"inbox\"\n\n[[rule]]\nname = \"b\"\nto = \"agent bob\"",
+            &["line 5", "to:", "bob"][..],
+        ),
         ("[[rule]]\nname = \"a\"\nto = \"inbox\"\nfor = [\"bob\"]", &["line 1", "for:"]),
         ("[[rule]]\nname = \"a\"\nto = \"elsewhere\"", &["line 3", "elsewhere"]),
         ("[[rule]]\nname = \"a\"\nfrom = [\"dms\"]\nto = \"inbox\"", &["line 3", "dms"]),
@@ -151,7 +156,10 @@ fn what_is_no_table_is_refused_with_its_line_and_key() {
         ("[[rule]]\nname = \"a\"\nto = \"inbox\"\ntxt = \"x\"", &["line 4", "txt"]),
         ("[[rule]]\nname = \"default-dm\"\nto = \"inbox\"", &["line 1", "name:"]),
         ("[[rule]]\nname = \"a\"\nto = \"inbox\"\ntags = { topic = [\"x\"] }", &["line 1", "tags:"]),
-        ("[[rule]]\nname = \"a\"\nto = \"inbox\"\n[[rule]]\nname = \"a\"\nto = \"inbox\"", &["line 4", "taken"]),
+        (
+            "[[rule]]\nname = \"a\"\nto = \"inbox\"\n[[rule]]\nname = \"a\"\nto = \"inbox\"",
+            &["line 4", "taken"],
+        ),
         ("rules = []", &["line 1", "rules"]),
     ] {
         let said = refused(text);
@@ -166,7 +174,8 @@ fn a_manifest_routes_nothing_to_others() {
         let text = format!("name = \"alice\"\n[[plumb]]\nname = \"r\"\n{keys}");
         crate::agent::manifest::Manifest::parse(&text).map_err(|error| error.to_string())
     };
-    let manifest = checked("sender = [\"stranger\"]\ntext = \"*\"\nto = \"nowhere\"\ntags = { t = [\"a\"] }").unwrap();
+    let manifest =
+        checked("sender = [\"stranger\"]\ntext = \"*\"\nto = \"nowhere\"\ntags = { t = [\"a\"] }").unwrap();
     assert_eq!(crate::agent::manifest::Manifest::parse(&manifest.to_toml()).unwrap(), manifest);
     assert!(checked("to = \"agent bob\"").unwrap_err().contains("to:"));
     assert!(checked("to = \"inbox\"\nfor = [\"bob\"]").unwrap_err().contains("for:"));

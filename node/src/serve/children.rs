@@ -12,8 +12,8 @@ use oa_nips::nostr::ToBech32;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::ctl::text;
 use super::creator::Creator;
+use super::ctl::text;
 use super::mail::io;
 use super::{OneFile, Parts, at};
 use crate::agent::Lifecycle;
@@ -45,7 +45,12 @@ struct Note {
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Arc<Creator>) {
     let store = parts.store.clone();
     let children = Rows::new(
-        |cx| Ok(notes(cx)?.into_iter().map(|(name, _)| file(format!("{name}.json"), FileType::Value, 0)).collect()),
+        |cx| {
+            Ok(notes(cx)?
+                .into_iter()
+                .map(|(name, _)| file(format!("{name}.json"), FileType::Value, 0))
+                .collect())
+        },
         move |cx, name| name.strip_suffix(".json").map_or(Ok(None), |name| status(&store, cx, name)),
     );
     mounts.mount(at("/children"), children.build(), "agents it made");
@@ -82,7 +87,12 @@ fn notes(cx: &Context<'_>) -> Result<Vec<(String, Note)>, Error> {
 }
 
 /// A child's row, if it is there still, or is made by the tick that asks.
-fn alive(store: &Store, cx: &Context<'_>, name: &str, note: &Note) -> Result<Option<Option<AgentRow>>, Error> {
+fn alive(
+    store: &Store,
+    cx: &Context<'_>,
+    name: &str,
+    note: &Note,
+) -> Result<Option<Option<AgentRow>>, Error> {
     let parent = cx.subject()?.row;
     let id = store.agent_named(&format!("{}-{name}", parent.name)).map_err(io)?;
     let row = id.map(|id| store.agent(id)).transpose().map_err(io)?.flatten();
@@ -143,7 +153,8 @@ impl Maker {
             return refused(Code::BudgetExceeded, format!("share: http_per_day: {left} are left"));
         }
         let parent = Npub(row.pubkey);
-        let mut child = child::derive(manifest, parent, row.owner.map(Npub), &wish, share).map_err(invalid)?;
+        let mut child =
+            child::derive(manifest, parent, row.owner.map(Npub), &wish, share).map_err(invalid)?;
         self.leave_out_mounts(&mut child);
         self.creator.check(&child).map_err(invalid)?;
         let is_taken = self.store.agent_named(&child.name).map_err(io)?.is_some();
@@ -161,7 +172,9 @@ impl Maker {
         let path = path.parse().map_err(|reason| Error::invalid_path(&path, reason))?;
         let hears = Write::ChangeAgent(cx.subject()?.row.id, AgentChange::Allow(pubkey, true));
         Ok(Effect {
-            reply: json!({ "name": name, "npub": pubkey.to_bech32().unwrap_or_default() }).to_string().into_bytes(),
+            reply: json!({ "name": name, "npub": pubkey.to_bech32().unwrap_or_default() })
+                .to_string()
+                .into_bytes(),
             files: vec![(path, serde_json::to_vec(&note).ok())],
             writes: vec![create, hears],
             ..Effect::default()
@@ -189,5 +202,113 @@ impl Maker {
                 mount.from.is_empty() || self.creator.check(&alone).is_ok()
             })
             .collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+    use crate::namespace::service::Change;
+
+    /// An agent that may ask 100 times a day.
+    async fn parent() -> Fixture {
+        let mut fixture = Fixture::stored().await;
+        fixture.manifest.http.per_day = 100;
+        // The fixture's numbers begin with the parent's own.
+        assert!(ask(&fixture, r#"{"name":"nobody"}"#).await.is_ok());
+        fixture
+    }
+
+    async fn ask(fixture: &Fixture, wish: &str) -> Result<Effect, Code> {
+        fixture.change(NEW, Change::Call(wish.as_bytes().to_vec())).await
+    }
+
+    /// Has an owner make a child; answers its row.
+    async fn make(fixture: &mut Fixture, wish: &str) -> Result<AgentRow, Code> {
+        let Effect { reply, files, writes, .. } = ask(fixture, wish).await?;
+        for write in writes {
+            let verdict = fixture.write(write).await;
+            assert!(!verdict.stops_unit(), "{verdict:?}");
+        }
+        for (path, content) in files {
+            fixture.files.0.insert(path.to_string(), content.unwrap());
+        }
+        let reply: serde_json::Value = serde_json::from_slice(&reply).unwrap();
+        let id = fixture.store.agent_named(reply["name"].as_str().unwrap()).unwrap().unwrap();
+        Ok(fixture.store.agent(id).unwrap().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_child_is_made_shown_and_known_to_its_parent() {
+        let mut fixture = parent().await;
+        let child = make(&mut fixture, r#"{"name":"scout","share":0.25}"#).await.unwrap();
+        assert_eq!((child.name.as_str(), child.owner), ("alice-scout", fixture.row.owner));
+        let manifest = fixture.store.manifest(child.id).unwrap().unwrap();
+        assert_eq!((manifest.parent, manifest.http.per_day), (Some(Npub(fixture.row.pubkey)), 25));
+        assert!(fixture.store.peer(fixture.row.id, &child.pubkey).unwrap().unwrap().allowed);
+        assert_eq!(fixture.names("/children").await, ["new", "scout.json"]);
+        let status = fixture.json("/children/scout.json").await;
+        assert_eq!((&status["name"], &status["share"]["http_per_day"]), (&json!("alice-scout"), &json!(25)));
+        assert_eq!(status["lifecycle"], json!(child.lifecycle));
+        assert_eq!(fixture.json("/http/policy").await["per_day"], 75);
+        assert_eq!(make(&mut fixture, r#"{"name":"scout"}"#).await.unwrap_err(), Code::Exists);
+        // Its name is its parent's before its own, and another agent may have it.
+        assert_eq!(make(&mut fixture, r#"{"name":"Scout"}"#).await.unwrap_err(), Code::InvalidInput);
+        assert_eq!(
+            make(&mut fixture, r#"{"name":"x","program":"none"}"#).await.unwrap_err(),
+            Code::InvalidInput
+        );
+    }
+
+    #[tokio::test]
+    async fn shares_never_come_to_more_than_there_is_and_return() {
+        let mut fixture = parent().await;
+        let child = make(&mut fixture, r#"{"name":"a","share":{"http_per_day":60}}"#).await.unwrap();
+        let more = r#"{"name":"b","share":{"http_per_day":41}}"#;
+        assert_eq!(make(&mut fixture, more).await.unwrap_err(), Code::BudgetExceeded);
+        fixture.write(Write::ChangeAgent(child.id, AgentChange::Remove)).await;
+        assert_eq!(fixture.json("/http/policy").await["per_day"], 100);
+        assert_eq!(fixture.json("/children/a.json").await["lifecycle"], "terminated");
+        assert!(make(&mut fixture, more).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_tick_sees_what_it_has_made_and_sixteen_are_all() {
+        let fixture = parent().await;
+        let mut ns = fixture.tick();
+        for n in 0..CHILDREN_MAX {
+            ns.call(NEW, format!(r#"{{"name":"c{n}","share":{{"http_per_day":5}}}}"#).as_bytes())
+                .await
+                .unwrap();
+            let again = ns.call(NEW, format!(r#"{{"name":"c{n}"}}"#).as_bytes()).await.unwrap_err();
+            let full = n + 1 == CHILDREN_MAX;
+            assert_eq!(again.code, if full { Code::BudgetExceeded } else { Code::Exists });
+        }
+        let status: serde_json::Value =
+            serde_json::from_slice(&ns.read("/children/c3.json").await.unwrap()).unwrap();
+        assert_eq!(status["lifecycle"], "creating");
+        // Nothing but the call makes or changes one.
+        for path in ["/children/c3.json", "/children/x.json"] {
+            assert!(ns.write(path, b"{}").await.is_err(), "{path}");
+            assert!(ns.remove(path).await.is_err(), "{path}");
+        }
+        let done = ns.finish().unwrap().unwrap();
+        assert_eq!((done.files.len(), done.writes.len()), (CHILDREN_MAX, 2 * CHILDREN_MAX));
+    }
+
+    #[tokio::test]
+    async fn descent_ends() {
+        let mut fixture = parent().await;
+        for n in 0..DEPTH_MAX {
+            // The addresses are those of the keyring, as a running node keeps them.
+            fixture.addresses.add(fixture.row.pubkey, fixture.row.id);
+            let child = make(&mut fixture, r#"{"name":"x"}"#).await;
+            let child = child.unwrap_or_else(|code| panic!("{n}: {code:?}"));
+            fixture.manifest = fixture.store.manifest(child.id).unwrap().unwrap();
+            (fixture.row, fixture.files) = (child, Default::default());
+        }
+        fixture.addresses.add(fixture.row.pubkey, fixture.row.id);
+        assert_eq!(make(&mut fixture, r#"{"name":"x"}"#).await.unwrap_err(), Code::PermissionDenied);
     }
 }

@@ -1,7 +1,7 @@
 //! New agents: numbers that never return, keys, profiles.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use oa_nips::hex::Hex;
 use oa_nips::nostr::{PublicKey, RelayUrl, Timestamp};

@@ -87,8 +87,7 @@ fn ctl(cx: &Context<'_>, command: &str) -> Result<Effect, Error> {
         }
         "disown" => Write::ChangeAgent(row.id, AgentChange::Owner(None)),
         _ => {
-            let known =
-                "tick, wake, hibernate, stop, resume, remove, claim, disown, allow NPUB, deny NPUB";
+            let known = "tick, wake, hibernate, stop, resume, remove, claim, disown, allow NPUB, deny NPUB";
             return Err(Error::invalid("/ctl", format!("{verb:?} is none of {known}")));
         }
     };
@@ -106,8 +105,7 @@ fn put_in_inbox(cx: &Context<'_>, body: &[u8]) -> Result<Effect, Error> {
         .map_err(|error| Error::invalid("/inbox/new", format!(r#"takes {{"text": "..."}}: {error}"#)))?;
     let origin = Origin { peer: cx.caller, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
     let name = format!("op:{}:{}", cx.caller, Hex(cx.key));
-    let envelope =
-        Envelope { origin: Some(origin), text, ..Envelope::from_node(Kind::Dm, &name, cx.now_ms) };
+    let envelope = Envelope { origin: Some(origin), text, ..Envelope::from_node(Kind::Dm, &name, cx.now_ms) };
     let reply = json!({ "id": envelope.id }).to_string();
     Ok(Effect::write(Write::Poke(Box::new(Poke { agent: cx.subject()?.row.id, envelope })), reply))
 }

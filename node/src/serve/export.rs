@@ -26,7 +26,8 @@ pub(super) fn mount(mounts: &mut Mounts) {
 /// `{path: text}`, and `{path: {"base64": …}}` for what is no text.
 fn export(state: &dyn State, bytes_max: usize) -> Result<Vec<u8>, Error> {
     let too_large = || {
-        let reason = format!("the state has over {bytes_max} bytes: copy it file by file, or export the agent");
+        let reason =
+            format!("the state has over {bytes_max} bytes: copy it file by file, or export the agent");
         Error::new(Code::TooLarge, "/memory/export", reason)
     };
     let (mut files, mut bytes) = (BTreeMap::new(), 0_usize);

@@ -42,7 +42,13 @@ impl OneFile {
     pub(crate) fn call(
         take: impl for<'a> Fn(&'a Context<'a>, &'a Change) -> Answer<'a, Effect> + Send + Sync + 'static,
     ) -> Self {
-        Self { file_type: FileType::Call, is_fixed: false, read: None, take: Some(Arc::new(take)), watch: None }
+        Self {
+            file_type: FileType::Call,
+            is_fixed: false,
+            read: None,
+            take: Some(Arc::new(take)),
+            watch: None,
+        }
     }
 
     /// A file whose messages are taken one by one.
@@ -97,7 +103,8 @@ impl FileService for OneFile {
     fn stat<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path) -> Answer<'a, Stat> {
         Box::pin(async move {
             self.here(path)?;
-            let size = self.read.as_ref().map_or(Ok(0), |read| read(cx).map(|content| content.len() as u64))?;
+            let size =
+                self.read.as_ref().map_or(Ok(0), |read| read(cx).map(|content| content.len() as u64))?;
             Ok(file("", self.file_type, size))
         })
     }

@@ -76,6 +76,8 @@ impl Durable for Nothing {
 pub(super) struct Fixture {
     pub(super) store: Store,
     pub(super) keyring: Arc<SeedKeyring>,
+    /// Whom the keyring knows.
+    pub(super) addresses: Arc<Addresses>,
     pub(super) relays: Arc<Relays>,
     pub(super) own: RelayUrl,
     pub(super) row: AgentRow,
@@ -93,7 +95,8 @@ impl Fixture {
     /// With a client of the test's own.
     pub(super) fn with_http(client: Client) -> Self {
         let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
-        let keyring = Arc::new(SeedKeyring::new(Seed::generate(), Arc::new(Addresses::default())));
+        let addresses = Arc::new(Addresses::default());
+        let keyring = Arc::new(SeedKeyring::new(Seed::generate(), addresses.clone()));
         let (relays, own) = (Arc::new(Relays::default()), RelayUrl::parse("wss://own.example").unwrap());
         let time: Arc<dyn crate::time::Time> = Arc::new(System);
         let (subscriptions, _) = Subscriptions::new(store.clone(), Arc::new(Nothing), time.clone());
@@ -119,7 +122,18 @@ impl Fixture {
         let pubkey = keyring.agent(AgentId(0)).public_key();
         let row = AgentRow::new(AgentId(0), pubkey, NOW_MS);
         let manifest = Manifest::new("alice", "echo");
-        Self { store, keyring, relays, own, row, manifest, files: MemoryState::default(), feeds, mounts }
+        Self {
+            store,
+            keyring,
+            addresses,
+            relays,
+            own,
+            row,
+            manifest,
+            files: MemoryState::default(),
+            feeds,
+            mounts,
+        }
     }
 
     /// The agent's own signer.

@@ -42,7 +42,8 @@ mod tests {
         let fixture = Fixture::stored().await;
         assert!(fixture.read("/hud/settings").await.unwrap().starts_with("public = false\n"));
         let set = |text: &str| Change::Write(text.as_bytes().to_vec());
-        let effect = fixture.change("/hud/settings", set("public = true\nfields = [\"path\"]")).await.unwrap();
+        let effect =
+            fixture.change("/hud/settings", set("public = true\nfields = [\"path\"]")).await.unwrap();
         let manifest = effect.writes.iter().find_map(|write| match write {
             Write::ChangeAgent(_, AgentChange::Manifest(manifest)) => Some(manifest),
             _ => None,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use oa_nips::files::Code;
 use oa_nips::hex::Hex;
+use oa_nips::nostr::ToBech32;
 use oa_nips::nostr::hashes::{Hash as _, HashEngine, sha256};
-use oa_nips::nostr::{ToBech32};
 use serde_json::{Value, json};
 
 use super::ctl::text;

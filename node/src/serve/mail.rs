@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Parts, at};
 use crate::engine::world;
-use crate::feeds::outgoing;
+use crate::feeds::{outgoing, set};
 use crate::namespace::blocks::Rows;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
@@ -55,8 +55,8 @@ fn waiting(store: &Store, cx: &Context<'_>, n: u64) -> Result<Option<Vec<u8>>, E
     let Some(waiting) = store.waiting(row.id, n).map_err(io)? else { return Ok(None) };
     let trust = world::trust(store, row, manifest, &waiting.envelope).map_err(io)?;
     let mut shown: Value = serde_json::from_slice(&waiting.envelope.trigger(trust)).unwrap_or_default();
-    shown["n"] = json!(n);
-    shown["failures"] = json!(waiting.failures + waiting.crashes);
+    set(&mut shown, "n", json!(n));
+    set(&mut shown, "failures", json!(waiting.failures + waiting.crashes));
     Ok(Some(canonical(&shown).into_bytes()))
 }
 
@@ -67,10 +67,10 @@ fn sent(store: &Store, cx: &Context<'_>, n: u64) -> Result<Option<Vec<u8>>, Erro
     let mut shown = outgoing(n, &item);
     match &item.outgoing {
         Outgoing::Mail { draft, protocol, .. } => {
-            shown["protocol"] = json!(protocol);
-            shown["text"] = json!(draft.content);
+            set(&mut shown, "protocol", json!(protocol));
+            set(&mut shown, "text", json!(draft.content));
         }
-        Outgoing::Event { event } => shown["event"] = json!(event),
+        Outgoing::Event { event } => set(&mut shown, "event", json!(event)),
     }
     Ok(Some(canonical(&shown).into_bytes()))
 }

@@ -24,7 +24,9 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
         let oldest = oldest.map(|(_, waiting)| waiting.envelope.accepted_at_ms / 1000);
         Ok(json!({ "depth": row.inbox_depth, "oldest": oldest }).to_string().into_bytes())
     });
-    for (path, file, what) in [("/metrics/apm", apm, "ticks a minute"), ("/metrics/queue", queue, "what waits")] {
+    for (path, file, what) in
+        [("/metrics/apm", apm, "ticks a minute"), ("/metrics/queue", queue, "what waits")]
+    {
         mounts.mount_file(at(path), FileType::Value, Arc::new(file.watched(changes(parts))), what);
     }
 }

@@ -1,7 +1,8 @@
-//! `/nostr/{relays,publish,query,subscriptions,dm}`: what an agent says and hears in public, and whom it writes to.
+//! `/nostr/{relays,publish,query,subscriptions,dm,send}`: what an agent says and hears in public, and whom it writes to.
 
 mod dm;
 mod query;
+mod send;
 mod subscriptions;
 
 use std::sync::Arc;
@@ -20,15 +21,19 @@ use crate::namespace::mount::Mounts;
 use crate::namespace::service::{Class, Context, Effect, Wake};
 use crate::store::row::Outgoing;
 
+pub(super) use dm::check_rates;
+
 /// Events that one tick may publish.
 const PUBLISHED_MAX: usize = 16;
 
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Arc<Creator>) {
     let relays: Vec<String> = creator.published.iter().map(ToString::to_string).collect();
     let asked = query::Asked { subscribe: parts.subscribe.clone(), own: parts.own.clone() };
+    let (store, directory) = (parts.store.clone(), parts.directory.clone());
     let folder = Computed::new()
         .value("relays", move |_| Ok(json!(relays).to_string().into_bytes()))
         .call("publish", publish)
+        .call("send", move |cx, request| send::send(&store, &directory, cx, request))
         .outside("query", Class::Idempotent, move |cx, request| {
             let asked = asked.clone();
             Box::pin(async move { asked.query(cx, request).await })
@@ -40,7 +45,7 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Arc<Creator>) 
 
 /// The hop that what a tick sends by itself counts, or a refusal when it would be one too many. What nobody's message
 /// or event began counts none.
-fn next_hop(path: &str, wake: Option<Wake<'_>>) -> Result<u8, Error> {
+pub(super) fn next_hop(path: &str, wake: Option<Wake<'_>>) -> Result<u8, Error> {
     let hop = wake.map_or(0, |wake| wake.envelope.auto_hop());
     if hop >= AUTO_HOPS_MAX {
         let reason = format!("{AUTO_HOPS_MAX} automatic messages led here already");

@@ -81,7 +81,8 @@ impl Mounted {
             (last, _) => Arc::new(Union::new(layers.into_iter().chain(last))) as Arc<dyn FileService>,
         };
         if spec.cow {
-            let upper = format!("{COW}{at}").parse::<Path>().map_err(|error| format!("mounts: {at}: {error}"))?;
+            let upper =
+                format!("{COW}{at}").parse::<Path>().map_err(|error| format!("mounts: {at}: {error}"))?;
             service = Arc::new(Cow::new(service, upper));
         }
         let what = format!("{}{}", if spec.cow { "copy on write over " } else { "" }, spec.from.join(", "));

@@ -9,9 +9,7 @@ use crate::namespace::blocks::Ring;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
 use crate::namespace::path::Path;
-use crate::namespace::service::{
-    Answer, Context, FileService, FileType, Span, Stat, Watch, file,
-};
+use crate::namespace::service::{Answer, Context, FileService, FileType, Span, Stat, Watch, file};
 
 const OF_AGENTS: [(&str, Name, &str); 8] = [
     ("/logs/trace", Name::Trace, "steps of ticks"),
@@ -163,7 +161,10 @@ mod tests {
             tick(&mut fixture).await;
             assert!(watch.has_changed().unwrap(), "{path}");
             let more = fixture.read_from(path, before).await.unwrap();
-            assert_eq!(serde_json::from_str::<Value>(&more).unwrap().pointer(key).unwrap(), fixture.row.head.seq - 1);
+            assert_eq!(
+                serde_json::from_str::<Value>(&more).unwrap().pointer(key).unwrap(),
+                fixture.row.head.seq - 1
+            );
             // Each record stands there once, also one that nobody told of.
             fixture.ticked().await;
             let all: Vec<u64> = (0..fixture.row.head.seq).collect();
@@ -182,15 +183,31 @@ mod tests {
         };
         assert_eq!(kinds(lines(&fixture, "/hud/stream").await), ["session_start"]);
         let line = |state| Line { request: oa_nips::hex::Hex([1; 32]), path: "/tools/pay".into(), state };
-        fixture.feeds.calls(&fixture.row, &fixture.manifest.hud, &[line(LineState::Replied(Ok(Blob::default()))), line(LineState::Intent)]);
-        fixture.feeds.calls(&fixture.row, &fixture.manifest.hud, &[line(LineState::Replied(Ok(Blob(vec![1; 9]))))]);
+        fixture.feeds.calls(
+            &fixture.row,
+            &fixture.manifest.hud,
+            &[line(LineState::Replied(Ok(Blob::default()))), line(LineState::Intent)],
+        );
+        fixture.feeds.calls(
+            &fixture.row,
+            &fixture.manifest.hud,
+            &[line(LineState::Replied(Ok(Blob(vec![1; 9]))))],
+        );
         tick_to(&mut fixture, Lifecycle::Dormant).await;
         fixture.feeds.tick_fails(&begun(&fixture), "no: token=abc and sk-secret\nmore", &[]);
         fixture.feeds.becomes(fixture.row.id, Lifecycle::Stopped, Some("nsec1xyz"));
         let events = lines(&fixture, "/hud/stream").await;
         let expected = [
-            "session_start", "tool_start", "tool_done", "tick_start", "state_change", "usage", "tick_end",
-            "error", "tick_end", "state_change",
+            "session_start",
+            "tool_start",
+            "tool_done",
+            "tick_start",
+            "state_change",
+            "usage",
+            "tick_end",
+            "error",
+            "tick_end",
+            "state_change",
         ];
         assert_eq!(kinds(events.clone()), expected);
         for event in &events {
@@ -204,7 +221,10 @@ mod tests {
         for secret in ["abc", "sk-", "nsec1"] {
             assert!(!shown.contains(secret), "{shown}");
         }
-        assert!(trace.contains("tick 1 begins: poke (node)") && trace.contains("/tools/pay answered 9 bytes"), "{trace}");
+        assert!(
+            trace.contains("tick 1 begins: poke (node)") && trace.contains("/tools/pay answered 9 bytes"),
+            "{trace}"
+        );
     }
 
     #[tokio::test]
@@ -219,7 +239,11 @@ mod tests {
         fixture.feeds.notice(&notice("alice", "1"));
         fixture.feeds.notice(&notice("bob", "2"));
         let ids = async |fixture: &Fixture| -> Vec<String> {
-            lines(fixture, "/logs/events.jsonl").await.iter().map(|line| line["id"].as_str().unwrap().into()).collect()
+            lines(fixture, "/logs/events.jsonl")
+                .await
+                .iter()
+                .map(|line| line["id"].as_str().unwrap().into())
+                .collect()
         };
         assert_eq!(ids(&fixture).await, ["1"]);
         fixture.feeds.notice(&notice("bob", "3"));

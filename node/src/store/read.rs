@@ -66,7 +66,8 @@ impl Store {
 
     /// Every agent, also those that are gone, from `from` on. The node itself is none.
     pub fn agents(&self, from: AgentId, limit: usize) -> Result<Vec<AgentRow>> {
-        let range = Range { from: key::agent(from), to: Some(key::agent(AgentId::NODE)), reverse: false, limit };
+        let range =
+            Range { from: key::agent(from), to: Some(key::agent(AgentId::NODE)), reverse: false, limit };
         Ok(self.scan(Table::Agents, &range)?.into_iter().map(|(_, row)| row).collect())
     }
 

@@ -113,6 +113,7 @@ impl Fixture {
             alarm: None,
             heard: None,
             plumbed: None,
+            in_reply_to: None,
         }
     }
 

@@ -65,7 +65,9 @@ pub(crate) async fn measure(report: &mut Report, size: Size) -> Result<()> {
         let mut bench = Bench::new(Keys::generate().public_key());
         bench.tick(&program, &json!({ "text": "x" }), "{}", now_ms()).await?;
         let took = program.took.into_inner().unwrap_or_default();
-        report.row(Row::new(name, took.as_secs_f64() * 1e9 / f64::from(times), "ns").note("in a tick, in memory"))?;
+        report.row(
+            Row::new(name, took.as_secs_f64() * 1e9 / f64::from(times), "ns").note("in a tick, in memory"),
+        )?;
     }
     Ok(())
 }

@@ -66,7 +66,10 @@ async fn transfers(report: &mut Report, caller: &mut Caller) -> Result<()> {
     for n in 0..LARGE_BYTES / PIECE_BYTES {
         caller.ask(Verb::Write, &format!("/agents/echo-0/memory/large/{n}"), &piece).await??;
     }
-    report.row(Row::new("operator: 10 MB written", megabytes(began.elapsed()), "MB/s").note("files of 1 MB, one by one"))?;
+    report.row(
+        Row::new("operator: 10 MB written", megabytes(began.elapsed()), "MB/s")
+            .note("files of 1 MB, one by one"),
+    )?;
     let began = Instant::now();
     for n in 0..LARGE_BYTES / PIECE_BYTES {
         let read = caller.ask(Verb::Read, &format!("/agents/echo-0/memory/large/{n}"), "").await??;
@@ -98,13 +101,7 @@ async fn watches(report: &mut Report, size: Size, caller: &mut Caller, node: &Pr
     Ok(())
 }
 
-async fn mount(
-    report: &mut Report,
-    size: Size,
-    world: &World,
-    node: &Process,
-    keys: &Keys,
-) -> Result<()> {
+async fn mount(report: &mut Report, size: Size, world: &World, node: &Process, keys: &Keys) -> Result<()> {
     if !std::path::Path::new("/dev/fuse").exists() {
         report.doing("no /dev/fuse: the mount is NOT MEASURED");
         return Ok(());

@@ -33,7 +33,8 @@ use super::service::{Answer, Ask};
 use super::{Class, Told};
 
 /// The words of a node that nobody ever writes to.
-const WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+const WORDS: &str =
+    "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
 /// A tool of one class, which asks the counting service.
 #[derive(Debug)]

@@ -115,7 +115,8 @@ impl Ledger {
         let mut report = Report { kills: state.kills, ..Report::default() };
         for (n, calls) in told.iter().enumerate() {
             for (class, told) in Class::ALL.into_iter().zip(calls) {
-                let of_it = |((c, _), (_, m)): &(&(Class, String), &(u32, u32))| *c == class && *m as usize == n;
+                let of_it =
+                    |((c, _), (_, m)): &(&(Class, String), &(u32, u32))| *c == class && *m as usize == n;
                 let done: Vec<u32> = state.done.iter().filter(of_it).map(|(_, (times, _))| *times).collect();
                 let is_right = match (class, told, done.as_slice()) {
                     (Class::Idempotent, Told::Done(_), [times]) => *times >= 1,

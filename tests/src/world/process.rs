@@ -32,6 +32,8 @@ pub struct Launch {
     pub envs: Vec<(String, String)>,
     flags: &'static [&'static str],
     home: PathBuf,
+    /// The network namespace it is started in.
+    netns: Option<String>,
 }
 
 /// A running program; dropping it kills it.
@@ -52,7 +54,14 @@ struct Told {
 
 impl Launch {
     pub(super) fn new(program: Program, home: &Path) -> Self {
-        Self { program, args: Vec::new(), envs: Vec::new(), flags: &["--json"], home: home.to_owned() }
+        Self {
+            program,
+            args: Vec::new(),
+            envs: Vec::new(),
+            flags: &["--json"],
+            home: home.to_owned(),
+            netns: None,
+        }
     }
 
     /// With one more argument.
@@ -66,6 +75,13 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    /// In a network namespace, by the name that `ip netns` knows.
+    #[must_use]
+    pub fn inside(mut self, netns: &str) -> Self {
+        self.netns = Some(netns.to_owned());
         self
     }
 
@@ -99,7 +115,17 @@ impl Launch {
     pub fn spawn(self) -> Result<Process> {
         let stdout_log = log(&self.home, "stdout")?;
         let stderr_log = log(&self.home, "stderr")?;
-        let mut child = Command::new(programs()?.path(self.program))
+        let program = programs()?.path(self.program);
+        let mut command = match &self.netns {
+            None => Command::new(program),
+            // `ip` becomes the program: its process id is that of the program.
+            Some(netns) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", netns]).arg(program);
+                command
+            }
+        };
+        let mut child = command
             .arg("--home")
             .arg(&self.home)
             .args(self.flags)

@@ -14,6 +14,8 @@ pub enum Program {
     Oa,
     /// `oa-node`
     OaNode,
+    /// `oa-wallet`
+    OaWallet,
 }
 
 impl Program {
@@ -21,6 +23,7 @@ impl Program {
         match self {
             Self::Oa => "oa",
             Self::OaNode => "oa-node",
+            Self::OaWallet => "oa-wallet",
         }
     }
 }
@@ -48,7 +51,7 @@ impl Programs {
         let found = Self(dir.to_owned());
         let asked = modified(&exe)?;
         let is_fresh = |program| modified(&found.path(program)).is_ok_and(|built| built >= asked);
-        if !(is_fresh(Program::Oa) && is_fresh(Program::OaNode)) {
+        if ![Program::Oa, Program::OaNode, Program::OaWallet].into_iter().all(is_fresh) {
             build(dir)?;
         }
         Ok(found)

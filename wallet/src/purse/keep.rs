@@ -60,28 +60,35 @@ impl Inner {
     pub(super) async fn keep(&self) {
         let mut compare = tokio::time::interval(COMPARE_EVERY);
         let mut seen = None;
+        // Kept over the comparisons: a reader that is dropped in the midst might pass an event over.
+        let mut next = self.backend.next_event();
         loop {
-            tokio::select! {
+            let delivery = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return,
-                delivery = self.backend.next_event() => match delivery {
-                    Ok(delivery) => match self.happened(delivery.event).await {
-                        Ok(()) => self.acknowledge(delivery.id).await,
-                        Err(error) => {
-                            tracing::warn!(%error, "an event is not dealt with yet");
-                            self.pause().await;
-                        }
-                    },
+                delivery = &mut next => delivery,
+                _ = compare.tick() => {
+                    match self.compare(seen).await {
+                        Ok(now) => seen = now,
+                        Err(error) => tracing::warn!(%error, "the ledger is not compared"),
+                    }
+                    continue;
+                }
+            };
+            match delivery {
+                Ok(delivery) => match self.happened(delivery.event).await {
+                    Ok(()) => self.acknowledge(delivery.id).await,
                     Err(error) => {
-                        tracing::warn!(%error, "the wallet behind the ledger does not tell what happens");
+                        tracing::warn!(%error, "an event is not dealt with yet");
                         self.pause().await;
                     }
                 },
-                _ = compare.tick() => match self.compare(seen).await {
-                    Ok(now) => seen = now,
-                    Err(error) => tracing::warn!(%error, "the ledger is not compared"),
-                },
+                Err(error) => {
+                    tracing::warn!(%error, "the wallet behind the ledger does not tell what happens");
+                    self.pause().await;
+                }
             }
+            next = self.backend.next_event();
         }
     }
 

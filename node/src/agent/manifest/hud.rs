@@ -47,7 +47,9 @@ impl Hud {
     /// Names the one that is none.
     pub fn check(&self) -> Result<(), String> {
         match self.fields.iter().find(|field| !FIELDS.contains(&field.as_str())) {
-            Some(field) => Err(format!("{field:?} is no field that can be shown; there are {}", FIELDS.join(", "))),
+            Some(field) => {
+                Err(format!("{field:?} is no field that can be shown; there are {}", FIELDS.join(", ")))
+            }
             None => Ok(()),
         }
     }

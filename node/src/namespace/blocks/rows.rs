@@ -106,9 +106,9 @@ impl FileService for Rows {
             let name = row(path)?.ok_or_else(|| Error::is_dir(path))?;
             match (self.read)(cx, name)? {
                 Some(content) => Ok(span.of(&content)),
-                None => self.find(cx, path).and_then(|_| {
-                    Err(Error::new(Code::PermissionDenied, path, "is not to be read"))
-                }),
+                None => self
+                    .find(cx, path)
+                    .and_then(|_| Err(Error::new(Code::PermissionDenied, path, "is not to be read"))),
             }
         })
     }

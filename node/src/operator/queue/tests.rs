@@ -29,13 +29,18 @@ struct Counting {
     did: Mutex<Vec<String>>,
     letters: Mutex<Vec<Draft>>,
     is_known: AtomicBool,
+    has_lease: AtomicBool,
     /// Dies between effect and settling when it sees this body.
     dies_at: Mutex<Option<String>>,
 }
 
 impl Host for Counting {
-    fn has_role(&self, _: &PublicKey) -> bool {
-        self.is_known.load(Ordering::Relaxed)
+    fn may_act(&self) -> bool {
+        self.has_lease.load(Ordering::Relaxed)
+    }
+
+    fn has_role(&self, _: &PublicKey) -> Result<bool, BackendError> {
+        Ok(self.is_known.load(Ordering::Relaxed))
     }
 
     fn run<'a>(&'a self, caller: &'a PublicKey, request: &'a Request) -> BoxedFuture<'a, Reply> {
@@ -87,6 +92,7 @@ impl Desk {
             did: Mutex::default(),
             letters: Mutex::default(),
             is_known: AtomicBool::new(true),
+            has_lease: AtomicBool::new(true),
             dies_at: Mutex::default(),
         });
         let queues = Queues::load(store, clock.clone(), node, host.clone()).unwrap();
@@ -230,4 +236,22 @@ async fn a_queue_is_forgotten_when_none_of_its_commands_could_come_again() {
     desk.queues.forget().await.unwrap();
     assert_eq!(desk.rows(), 0);
     assert!(matches!(desk.take(0, "a", EXPIRES_S_MAX).await, Taken::Refused(_)));
+}
+
+#[tokio::test]
+async fn commands_wait_for_the_lease_and_none_is_given_up() {
+    let desk = Desk::new();
+    desk.host.has_lease.store(false, Ordering::Relaxed);
+    for seq in 0..3 {
+        assert_eq!(desk.take(seq, &format!("c{seq}"), 100).await, Taken::Queued);
+    }
+    desk.queues.resume();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(desk.did().is_empty(), "{:?}", desk.did());
+    desk.host.has_lease.store(true, Ordering::Relaxed);
+    desk.queues.resume();
+    desk.replies(3).await;
+    assert_eq!(desk.did(), ["c0", "c1", "c2"]);
 }

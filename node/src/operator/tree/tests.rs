@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use oa_nips::files::{FileType, Reply, Request, Stat, Verb};
 use oa_nips::hex::Hex;
 use oa_nips::nostr::{Keys, PublicKey, RelayUrl};
@@ -32,8 +33,9 @@ use crate::time::System;
 const BETWEEN: u64 = 1_000;
 /// How often it looks.
 const LOOKS: u64 = 50;
+const KIB: usize = 1024;
 /// What it takes at once: one frame.
-const TAKEN: usize = 16 * 1024;
+const TAKEN: usize = 16 * KIB;
 /// What a stream keeps.
 const KEPT: u64 = 1024 * 1024;
 
@@ -44,8 +46,7 @@ async fn node(operator: PublicKey, more: impl FnOnce(Config) -> Config) -> (Node
     let addresses = Arc::new(Addresses::load(&store).unwrap());
     // The discard port: nobody listens there.
     let url = RelayUrl::parse("ws://127.0.0.1:9").unwrap();
-    let config =
-        Config { operators: vec![operator], ..Config::new(vec![RelaySpec { url, wide: false }]) };
+    let config = Config { operators: vec![operator], ..Config::new(vec![RelaySpec { url, wide: false }]) };
     let parts = Parts {
         store,
         keyring: Arc::new(SeedKeyring::new(Seed::generate(), addresses.clone())),
@@ -109,7 +110,10 @@ async fn a_slow_reader_of_a_fast_stream_learns_what_it_missed_and_nothing_grows(
         // Then it catches up.
         loop {
             let (offset, bytes, length) = place().piece(&admin, at, TAKEN).await.unwrap();
-            assert!(offset == at || length - at > KEPT - TAKEN as u64, "{path}: nothing goes that there is room for");
+            assert!(
+                offset == at || length - at > KEPT - TAKEN as u64,
+                "{path}: nothing goes that there is room for"
+            );
             take(offset, &bytes, &mut at);
             if at == length {
                 break;
@@ -120,6 +124,52 @@ async fn a_slow_reader_of_a_fast_stream_learns_what_it_missed_and_nothing_grows(
         assert!(missed > 0);
     }
     node.shutdown().await;
+}
+
+/// Old lines go while it is read: what comes still stands where it says.
+#[tokio::test]
+async fn what_is_let_go_between_two_looks_is_not_taken_for_what_was_asked_for() {
+    let operator = Keys::generate().public_key();
+    let (node, _dir) = node(operator, |config| config).await;
+    let admin = node.admin();
+    let place = || Place::find(&admin, &operator, "/agents/alice/logs/events.jsonl").unwrap();
+    let (_, _, base) = place().piece(&admin, 0, 0).await.unwrap();
+    let push = |number| admin.shared.feeds.notice(&line(number));
+    push(0);
+    // Each line is as long as the first.
+    let length = place().piece(&admin, base, 0).await.unwrap().2 - base;
+    let full = KEPT / length + 1;
+    (1..full).for_each(push);
+    let is_over = AtomicBool::new(false);
+    let wrong = std::thread::scope(|scope| {
+        scope.spawn(|| (full..).take_while(|_| !is_over.load(Ordering::Relaxed)).for_each(push));
+        // The writer ends also when what is looked at here fails.
+        let over = Over(&is_over);
+        let look = || {
+            let place = place();
+            let read = place.piece(&admin, 0, 4 * KIB);
+            let (offset, bytes, _) = read.now_or_never().unwrap().unwrap();
+            if bytes.is_empty() {
+                return None;
+            }
+            let first = number(bytes.split(|byte| *byte == b'\n').next().unwrap_or_default());
+            (first != Some((offset - base) / length)).then_some((offset, first))
+        };
+        let wrong = (0..10_000).find_map(|_| look());
+        drop(over);
+        wrong
+    });
+    assert_eq!(wrong, None);
+    node.shutdown().await;
+}
+
+/// Says that something is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Counts how often it is called, which nobody can take back.

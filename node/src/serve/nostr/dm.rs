@@ -85,7 +85,7 @@ fn send(
 
 /// The rules that answers follow: a bucket for each correspondent, a smaller one for machines; the commit draws on it.
 /// Answers the messages to this one in this tick so far.
-fn check_rates(
+pub(in crate::serve) fn check_rates(
     store: &Store,
     directory: &Directory,
     cx: &Context<'_>,

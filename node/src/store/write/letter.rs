@@ -1,7 +1,7 @@
 //! Dead letters: put back into the inbox as they are, put back as something new, or dropped.
 
-use crate::agent::mailbox::{INBOX_MAX, Peer};
 use crate::agent::envelope::EnvelopeId;
+use crate::agent::mailbox::{INBOX_MAX, Peer};
 use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{AgentRow, DeadLetter, key};

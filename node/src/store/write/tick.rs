@@ -132,12 +132,7 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, row: &mut AgentRow, envelope: Envelope, i
 }
 
 /// As [`enqueue`] for an envelope that was given up before; somebody wants it, so it counts against no quota.
-pub(super) fn enqueue_again(
-    tx: &mut Tx<'_>,
-    row: &mut AgentRow,
-    envelope: Envelope,
-    journaled: bool,
-) -> u64 {
+pub(super) fn enqueue_again(tx: &mut Tx<'_>, row: &mut AgentRow, envelope: Envelope, journaled: bool) -> u64 {
     put_last(tx, row, Waiting { envelope, is_strangers: false, failures: 0, crashes: 0, journaled })
 }
 
@@ -294,7 +289,8 @@ impl Poke {
             return Ok(Verdict::NoAgent);
         };
         let via = self.envelope.plumbed.as_ref().and_then(|plumbed| plumbed.via).map(|(via, _)| via);
-        let seen = [Some(self.agent), via].map(|agent| agent.map(|agent| key::seen(agent, &self.envelope.id)));
+        let seen =
+            [Some(self.agent), via].map(|agent| agent.map(|agent| key::seen(agent, &self.envelope.id)));
         for seen in seen.iter().flatten() {
             if tx.has(Table::Seen, seen)? {
                 return Ok(Verdict::Duplicate);

@@ -1,0 +1,225 @@
+//! `wallet.toml`: which coins, who tells about the chain, which relays, where peers come in. Unknown keys are refused.
+
+use std::path::{Path, PathBuf};
+
+use oa_nips::nostr::RelayUrl;
+use oa_wallet::backend::ldk::{ChainSource, Config as Lightning, Lsp, Password};
+use oa_wallet::backend::{Network, NodeId};
+use oa_wallet::msat::Msat;
+use serde::Deserialize;
+
+use super::secret;
+use crate::config::relay_url;
+use crate::error::{Error, Kind, Result};
+
+/// Whose coins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Coins {
+    Mainnet,
+    Testnet,
+    Signet,
+    Regtest,
+    /// Worth nothing, and kept nowhere but in the ledger.
+    PlayMoney,
+}
+
+impl Coins {
+    /// The network, where they are real.
+    pub(crate) fn network(self) -> Option<Network> {
+        match self {
+            Self::Mainnet => Some(Network::Mainnet),
+            Self::Testnet => Some(Network::Testnet),
+            Self::Signet => Some(Network::Signet),
+            Self::Regtest => Some(Network::Regtest),
+            Self::PlayMoney => None,
+        }
+    }
+
+    /// As people read it.
+    pub(crate) fn name(self) -> &'static str {
+        self.network().map_or(super::PLAY_MONEY, Network::name)
+    }
+
+    /// As `wallet.toml` has it.
+    pub(crate) fn word(self) -> &'static str {
+        self.network().map_or("play-money", Network::name)
+    }
+}
+
+impl From<Network> for Coins {
+    fn from(network: Network) -> Self {
+        match network {
+            Network::Mainnet => Self::Mainnet,
+            Network::Testnet => Self::Testnet,
+            Network::Signet => Self::Signet,
+            Network::Regtest => Self::Regtest,
+        }
+    }
+}
+
+/// The file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Whose coins; never changed once there are some.
+    pub(crate) network: Coins,
+    /// Where it is spoken to.
+    pub(crate) relays: Vec<String>,
+    /// What it calls itself among Lightning nodes.
+    #[serde(default = "alias")]
+    pub(crate) alias: String,
+    /// Where it listens for Lightning peers, as `host:port`.
+    #[serde(default)]
+    pub(crate) listen: Vec<String>,
+    /// What it tells peers to dial.
+    #[serde(default)]
+    pub(crate) announce: Vec<String>,
+    /// A server that condenses the network's channels.
+    #[serde(default)]
+    pub(crate) rapid_gossip: Option<String>,
+    /// Who tells about the chain.
+    #[serde(default)]
+    pub(crate) chain: Option<Chain>,
+    /// A provider of inbound liquidity (LSPS2).
+    #[serde(default)]
+    pub(crate) lsp: Option<Provider>,
+}
+
+fn alias() -> String {
+    "oa".to_owned()
+}
+
+/// `[chain]`: exactly one of them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Chain {
+    /// The URL of an Esplora API.
+    pub(crate) esplora: Option<String>,
+    /// `ssl://host:port` or `tcp://host:port`.
+    pub(crate) electrum: Option<String>,
+    /// A bitcoind's RPC.
+    pub(crate) bitcoind: Option<Bitcoind>,
+}
+
+/// `[chain.bitcoind]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bitcoind {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    /// A file with the password, for its owner only.
+    pub(crate) password_file: PathBuf,
+}
+
+/// `[lsp]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Provider {
+    pub(crate) node: String,
+    pub(crate) address: String,
+    /// A file with the token, for its owner only.
+    #[serde(default)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The most it may keep of a payment: this,
+    pub(crate) fee_max_msat: u64,
+    /// and so many millionths of it.
+    #[serde(default)]
+    pub(crate) fee_max_ppm: u32,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Names the file, and within it line and key.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let kind =
+                if error.kind() == std::io::ErrorKind::NotFound { Kind::NotFound } else { Kind::Failed };
+            Error::new(kind, format!("{}: {error}", path.display()))
+                .hint("`oa-wallet init` makes a wallet; --home names another home")
+        })?;
+        toml::from_str(&text).map_err(|error| Error::new(Kind::Usage, format!("{}: {error}", path.display())))
+    }
+
+    /// The relays.
+    ///
+    /// # Errors
+    /// Names what is none; at least one is needed.
+    pub(crate) fn relays(&self) -> Result<Vec<RelayUrl>> {
+        let parse = |url: &String| relay_url(url).map_err(|reason| Error::new(Kind::Usage, reason));
+        let relays = self.relays.iter().map(parse).collect::<Result<Vec<_>>>()?;
+        if relays.is_empty() {
+            return Err(Error::new(Kind::Usage, "wallet.toml names no relay"));
+        }
+        Ok(relays)
+    }
+
+    /// How the Lightning node is set up that keeps its things in `dir`.
+    ///
+    /// # Errors
+    /// What is missing or cannot be read.
+    pub(crate) fn lightning(&self, network: Network, dir: PathBuf) -> Result<Lightning> {
+        Ok(Lightning {
+            alias: self.alias.clone(),
+            listen: self.listen.clone(),
+            announce: self.announce.clone(),
+            rapid_gossip: self.rapid_gossip.clone(),
+            lsp: self.lsp.as_ref().map(Provider::lsp).transpose()?,
+            ..Lightning::new(dir, network, self.source()?)
+        })
+    }
+
+    fn source(&self) -> Result<ChainSource> {
+        let chain = self.chain.clone().unwrap_or_default();
+        match (chain.esplora, chain.electrum, chain.bitcoind) {
+            (Some(url), None, None) => Ok(ChainSource::Esplora { url }),
+            (None, Some(url), None) => Ok(ChainSource::Electrum { url }),
+            (None, None, Some(Bitcoind { host, port, user, password_file })) => {
+                let password = Password(secret::read(&password_file)?.trim().to_owned());
+                Ok(ChainSource::Bitcoind { host, port, user, password })
+            }
+            _ => Err(Error::new(
+                Kind::Usage,
+                "wallet.toml: [chain] has to name one of esplora, electrum, bitcoind",
+            )),
+        }
+    }
+}
+
+impl Provider {
+    fn lsp(&self) -> Result<Lsp> {
+        let node_id: NodeId = self
+            .node
+            .parse()
+            .map_err(|error| Error::new(Kind::Usage, format!("wallet.toml: lsp.node: {error}")))?;
+        let token = self.token_file.as_deref().map(secret::read).transpose()?;
+        Ok(Lsp {
+            node_id,
+            address: self.address.clone(),
+            token: token.map(|token| Password(token.trim().to_owned())),
+            fee_max: Msat::new(self.fee_max_msat),
+            fee_max_ppm: self.fee_max_ppm,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_has_one_source() {
+        let config = |chain: &str| -> Config {
+            toml::from_str(&format!("network = \"regtest\"\nrelays = [\"ws://a.b\"]\n[chain]\n{chain}"))
+                .unwrap()
+        };
+        assert!(matches!(config("esplora = \"http://x\"").source(), Ok(ChainSource::Esplora { .. })));
+        assert!(config("").source().is_err());
+        assert!(config("esplora = \"http://x\"\nelectrum = \"tcp://x:1\"").source().is_err());
+        assert!(toml::from_str::<Config>("network = \"regtest\"\nrelays = []\nextra = 1").is_err());
+        assert!(toml::from_str::<Config>("network = \"bitcoin\"\nrelays = []").is_err());
+    }
+}
