@@ -176,9 +176,6 @@ pub struct MountSpec {
     /// Whether the agent's changes go over it, into its own state, and leave it as it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cow: bool,
-    /// Whether changes that others make wake the agent.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub trigger: bool,
 }
 
 impl MountSpec {
@@ -195,8 +192,8 @@ impl MountSpec {
                 "{path}: only /workspace, and what is beneath it or /tools, can be mounted on"
             ));
         }
-        if self.from.is_empty() && (self.cow || self.trigger) {
-            return Err(format!("{path}: cow and trigger need a from"));
+        if self.from.is_empty() && self.cow {
+            return Err(format!("{path}: cow needs a from"));
         }
         Ok(())
     }
