@@ -243,6 +243,19 @@ pub(crate) enum Agent {
         #[arg(long)]
         not: bool,
     },
+    /// Write an agent to a file, all of it but its key
+    Export {
+        /// Its name
+        name: String,
+        /// Where to, never over another file; stdout without it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Stop it here, to go on elsewhere with `import --mode migrate`
+        #[arg(long)]
+        migrate: bool,
+    },
+    /// Take in an agent from a file
+    Import(AgentImport),
     /// Say a word to an agent's ctl: tick, hibernate, stop, resume, claim
     Ctl {
         /// The agent
@@ -250,6 +263,33 @@ pub(crate) enum Agent {
         /// The word
         word: String,
     },
+}
+
+/// `oa agent import`
+#[derive(Debug, Args)]
+pub(crate) struct AgentImport {
+    /// The bundle; - reads it from stdin
+    pub(crate) file: PathBuf,
+    /// The same agent after its node was lost, one that was exported with --migrate, or another one like it
+    #[arg(long)]
+    pub(crate) mode: ImportMode,
+    /// What a clone is called, if not as the first
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Who owns a clone, if not you
+    #[arg(long, value_name = "NPUB")]
+    pub(crate) owner: Option<String>,
+}
+
+/// How a bundle is taken in.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ImportMode {
+    /// The same key; needs a node with the same seed words
+    Restore,
+    /// A new key, no mail and no past
+    Clone,
+    /// As restore, of an agent that was stopped before
+    Migrate,
 }
 
 /// `oa agent new`
@@ -324,6 +364,15 @@ pub(crate) enum OaNodeCommand {
         /// A relay to live on; may be given several times
         #[arg(long, value_name = "URL")]
         relay: Vec<String>,
+        /// Rebuild a node that was lost, and its agents, from its seed words
+        #[arg(long)]
+        restore: bool,
+        /// Where the seed words are, - for stdin; typed at the terminal without it
+        #[arg(long, value_name = "FILE", requires = "restore")]
+        words: Option<PathBuf>,
+        /// An agent that comes back as it was; may be given several times
+        #[arg(long, value_name = "FILE", requires = "restore")]
+        bundle: Vec<PathBuf>,
     },
     /// Run the node until SIGTERM
     Run {

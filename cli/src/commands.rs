@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod approvals;
+pub(crate) mod bundle;
 pub(crate) mod connect;
 pub(crate) mod dm;
 pub(crate) mod files;

@@ -55,7 +55,11 @@ pub fn oa_node() -> ExitCode {
     let OaNode { common, command } = OaNode::parse();
     run(&common, |context| async move {
         match command {
-            OaNodeCommand::Init { operator, relay } => commands::node::init(&context, operator, relay),
+            OaNodeCommand::Init { operator, relay: relays, restore: true, words, bundle: bundles } => {
+                let asked = commands::bundle::Restore { operator, relays, words, bundles };
+                commands::bundle::restore(&context, asked).await
+            }
+            OaNodeCommand::Init { operator, relay, .. } => commands::node::init(&context, operator, relay),
             OaNodeCommand::Run { take_lease } => commands::node::run(&context, take_lease).await,
             OaNodeCommand::Status => commands::node::status(&context).await,
         }

@@ -7,6 +7,7 @@
 pub mod agent;
 mod alarms;
 pub mod approvals;
+pub mod bundle;
 pub mod bunker;
 pub mod codes;
 pub mod drivers;

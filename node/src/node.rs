@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
+use crate::bundle::restoring::{self, Restoring};
 use crate::drivers::http::Client;
 use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
 use crate::engine::hooks::Hooks;
@@ -190,7 +191,7 @@ impl Node {
         addresses.add(keyring.node().public_key(), AgentId::NODE);
         let (incoming, heard) = mpsc::channel(INCOMING);
         let ledger = Arc::new(Handled(store.clone(), time.clone()));
-        let pool = start_pool(&config, ledger, &keyring, addresses.keys(), incoming);
+        let pool = start_pool(&config, ledger, &keyring, addresses.keys(), incoming.clone());
         let (tenure, keeper) = tenure::start(config.leasing.clone(), &pool, &keyring, &store, &time)?;
         let feeds = Arc::new(Feeds::new(store.clone(), time.clone()));
         let notices = Notices::new(feeds.clone());
@@ -293,6 +294,13 @@ impl Node {
             maintenance::start(shared.clone(), ends.bringing.clone()),
         ];
         listen_to_operators(&pool, &shared);
+        let restoring = Restoring {
+            shared: shared.clone(),
+            subscribe: Arc::new(pool.clone()),
+            relays: own.clone(),
+            incoming,
+        };
+        bringers.push(restoring::start(restoring, ends.bringing.clone()));
         let shower = feeds::Publisher {
             feeds: feeds.clone(),
             keyring: shared.keyring.clone(),

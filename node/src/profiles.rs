@@ -17,7 +17,7 @@ use crate::store::row::{AgentRow, Outgoing};
 use crate::store::write::{AgentChange, Write};
 
 /// The fact in the store: which relays the agents' lists name.
-const RELAYS: &str = "relays";
+pub(crate) const RELAYS: &str = "relays";
 /// Agents whose lists are renewed at once, and the pause before the next: relays refuse bursts.
 const PAGE: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);

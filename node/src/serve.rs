@@ -5,6 +5,7 @@
 
 mod about;
 mod approvals;
+mod bundle;
 mod children;
 mod config;
 mod creator;
@@ -98,6 +99,7 @@ pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
     about::mount(&mut mounts, parts);
     ctl::mount(&mut mounts, parts, creator);
     program::mount(&mut mounts, creator);
+    bundle::mount(&mut mounts, parts);
     kept::mount(&mut mounts, parts);
     mail::mount(&mut mounts, parts);
     letters::mount(&mut mounts, parts);

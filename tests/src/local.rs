@@ -306,6 +306,21 @@ impl World {
         Self::on(Arc::new(plot), rest).await
     }
 
+    /// A node of another seed on the same relay.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn neighbour(&self, plot: Plot) -> Result<Self> {
+        let (relay, words) = (self.rest.relay.clone(), Seed::generate().reveal().to_string());
+        let (backend, dir) = (Arc::default(), tempfile::tempdir()?);
+        Self::on(Arc::new(plot), Rest { relay, is_first: true, words, backend, dir }).await
+    }
+
+    /// The node's seed.
+    pub fn words(&self) -> &str {
+        &self.rest.words
+    }
+
     /// Somebody new, connected to the relay.
     ///
     /// # Errors
@@ -357,6 +372,15 @@ impl World {
 }
 
 impl Stopped {
+    /// Starts a node of the same seed whose store is lost.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn without_its_store(self, plot: Plot) -> Result<World> {
+        let rest = Rest { is_first: false, backend: Arc::default(), dir: tempfile::tempdir()?, ..self.rest };
+        World::on(Arc::new(plot), rest).await
+    }
+
     /// Starts the node again, as it was.
     ///
     /// # Errors

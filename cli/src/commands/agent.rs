@@ -1,23 +1,35 @@
 //! `oa agent`: create, list, show, remove, let in.
 
-use oa_nips::files::{Stat, Verb};
+use oa_nips::files::{FileType, Stat, Verb};
 use oa_node::agent::manifest::{self, Manifest};
+use oa_node::bundle::admit::Mode;
 use serde_json::{Value, json};
 
-use crate::args::{Agent, AgentNew, Policy};
+use crate::args::{Agent, AgentImport, AgentNew, ImportMode, Policy};
 use crate::client::Client;
-use crate::commands::{connect, public_key, stdin};
+use crate::commands::{bundle, connect, public_key, stdin};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-
-/// The entry of `/agents` that is no agent.
-const NEW: &str = "new";
 
 pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
     // A manifest that is wrong should not need a node to be told so.
     let manifest = match &args {
         Agent::New(new) => Some(manifest_of(new)?),
         _ => None,
+    };
+    let args = match args {
+        Agent::Export { name, out, migrate } => {
+            return bundle::export(context, &name, migrate, out.as_deref()).await;
+        }
+        Agent::Import(AgentImport { file, mode, name, owner }) => {
+            let mode = match mode {
+                ImportMode::Restore => Mode::Restore,
+                ImportMode::Clone => Mode::Clone,
+                ImportMode::Migrate => Mode::Migrate,
+            };
+            return bundle::import(context, &file, mode, name, owner).await;
+        }
+        args => args,
     };
     let client = connect(context).await?;
     let output = context.output;
@@ -44,6 +56,8 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
             let verb = if not { "deny" } else { "allow" };
             ctl(context, &client, &name, &format!("{verb} {npub}")).await?;
         }
+        // Done before.
+        Agent::Export { .. } | Agent::Import(_) => {}
         Agent::Ctl { name, word } => ctl(context, &client, &name, &word).await?,
     }
     client.close().await;
@@ -64,7 +78,8 @@ async fn ctl(context: &Context, client: &Client, name: &str, word: &str) -> Resu
 async fn list(context: &Context, client: &Client) -> Result<()> {
     let entries = client.ask(Verb::List, "/agents", Vec::new()).await?;
     let entries: Vec<Stat> = serde_json::from_slice(&entries).map_err(|error| no_json(&error))?;
-    for Stat { name, .. } in entries.into_iter().filter(|entry| entry.name != NEW) {
+    // Beside them are files: new, import.
+    for Stat { name, .. } in entries.into_iter().filter(|entry| entry.file_type == FileType::Dir) {
         let status = object(&client.ask(Verb::Read, &format!("/agents/{name}/status"), Vec::new()).await?)?;
         context.output.object(&json!({
             "name": name,

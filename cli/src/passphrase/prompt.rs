@@ -43,7 +43,10 @@ impl Terminal {
     }
 
     /// A line, which is not shown while it is typed.
-    fn typed(&mut self, question: &str) -> Result<Zeroizing<String>> {
+    ///
+    /// # Errors
+    /// When the person gave up.
+    pub(crate) fn typed(&mut self, question: &str) -> Result<Zeroizing<String>> {
         let _unseen = Unseen::new(&self.tty)?;
         (&self.tty).write_all(question.as_bytes())?;
         let mut line = Line::default();

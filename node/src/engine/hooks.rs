@@ -61,6 +61,10 @@ impl After {
                 Write::ChangeAgent(id, AgentChange::Manifest(_)) => after.arrived.push(*id),
                 Write::Row(row) if row.space == approvals::SPACE => after.approvals = true,
                 Write::CreateAgent(new) => after.created.push((new.id, new.pubkey)),
+                Write::Import(import) => {
+                    after.created.push((import.row.id, import.row.pubkey));
+                    after.subscriptions.push(import.row.id);
+                }
                 Write::Commit(commit) => after.files(commit.agent, &commit.files),
                 Write::Files(agent, files, _) => after.files(*agent, files),
                 _ => {}

@@ -369,7 +369,7 @@ async fn transact(
 fn changes_state(path: &Path) -> bool {
     matches!(
         path.components().next(),
-        Some("memory" | "goals" | "schedule" | "nostr" | "workspace" | "task" | "children")
+        Some("memory" | "goals" | "schedule" | "nostr" | "workspace" | "task" | "children" | "export")
     )
 }
 

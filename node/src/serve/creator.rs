@@ -62,9 +62,19 @@ impl Creator {
         let _ = self.mounted.set(mounted);
     }
 
+    /// A number that nobody had.
+    pub(crate) fn number(&self) -> AgentId {
+        AgentId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A number that somebody has: no new agent gets it.
+    pub(crate) fn never_again(&self, id: AgentId) {
+        self.next.fetch_max(id.0.saturating_add(1), Ordering::Relaxed);
+    }
+
     /// The write that creates an agent of this manifest, which was checked, and what it will be called by.
     pub(crate) fn create(&self, manifest: Manifest, now_ms: u64) -> (AgentId, PublicKey, Write) {
-        let id = AgentId(self.next.fetch_add(1, Ordering::Relaxed));
+        let id = self.number();
         let pubkey = self.keyring.agent(id).public_key();
         let at = Timestamp::from_secs(now_ms / 1000);
         let profile = profiles::events(&manifest, pubkey, &self.published, at);

@@ -25,6 +25,7 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
         let by = by.clone();
         Box::pin(async move { create(cx, &by, text(change)?) })
     });
+    super::bundle::mount_node(&mut mounts, parts, creator);
     mounts.mount_file(at("/agents/new"), FileType::Call, Arc::new(new), "creates an agent");
     let (store, pool, subscriptions) = (parts.store.clone(), pool.clone(), parts.subscriptions.clone());
     let all = {

@@ -1,6 +1,7 @@
 //! The writes a store knows, what each checks, and what it answers.
 
 mod agent;
+mod import;
 mod journal;
 mod known;
 mod letter;
@@ -13,6 +14,8 @@ use oa_nips::nostr::{EventId, PublicKey, RelayUrl};
 use oa_nips::port::{Row, RowWrite};
 
 pub use agent::{AgentChange, NewAgent};
+pub(crate) use import::handed_over;
+pub use import::{Answered, Import};
 pub use journal::Journaled;
 pub use letter::LetterChange;
 pub use mail::{Answer, Delivery, Settled};
@@ -31,6 +34,10 @@ use crate::store::unit::Tx;
 pub enum Write {
     /// Creates an agent with its first envelope.
     CreateAgent(Box<NewAgent>),
+    /// Takes in an agent from a bundle.
+    Import(Box<Import>),
+    /// Notes what an agent answered while it was elsewhere.
+    Answered(Answered),
     /// Gives the node itself a mailbox and an outbox, if it has none: key, time in milliseconds since 1970.
     Node(PublicKey, u64),
     /// Changes what an operator or owner may change of an agent.
@@ -129,6 +136,8 @@ impl Write {
     pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
         match self {
             Self::CreateAgent(new) => new.apply(tx),
+            Self::Import(import) => import.apply(tx),
+            Self::Answered(answered) => answered.apply(tx),
             Self::Node(pubkey, at_ms) => agent::put_node(tx, pubkey, at_ms),
             Self::ChangeAgent(agent, change) => change.apply(agent, tx),
             Self::Deliver(delivery) => delivery.apply(tx),

@@ -47,7 +47,7 @@ pub(super) fn update(tx: &mut Tx<'_>, id: OutId, item: &OutRow) -> Result<Verdic
     Ok(Verdict::Done)
 }
 
-fn put(tx: &mut Tx<'_>, id: OutId, item: &OutRow) {
+pub(super) fn put(tx: &mut Tx<'_>, id: OutId, item: &OutRow) {
     let key = key::numbered(id.agent, id.n);
     match &item.stage {
         Stage::Unsigned => tx.put_bytes(Table::OutboxOpen, key.clone(), Vec::new()),

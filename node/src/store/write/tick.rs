@@ -145,7 +145,7 @@ fn put_last(tx: &mut Tx<'_>, row: &mut AgentRow, waiting: Waiting) -> u64 {
     seq
 }
 
-fn leave_inbox(
+pub(super) fn leave_inbox(
     tx: &mut Tx<'_>,
     row: &mut AgentRow,
     seq: u64,
@@ -393,7 +393,12 @@ fn alarms(tx: &Tx<'_>, agent: AgentId) -> Result<Vec<(String, Alarm)>, BackendEr
     Ok(alarms)
 }
 
-fn set_alarm(tx: &mut Tx<'_>, agent: AgentId, id: &str, alarm: Option<&Alarm>) -> Result<(), BackendError> {
+pub(super) fn set_alarm(
+    tx: &mut Tx<'_>,
+    agent: AgentId,
+    id: &str,
+    alarm: Option<&Alarm>,
+) -> Result<(), BackendError> {
     let key = key::named(agent, id);
     if let Some(old) = tx.get::<Alarm>(Table::Alarms, &key)? {
         tx.remove(Table::AlarmsDue, key::due(old.due_ms, agent, id));
