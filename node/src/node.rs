@@ -473,17 +473,23 @@ const BORN: &str = "born";
 
 /// A store belongs to the node that made it: its agents' keys come from that node's seed.
 async fn own_store(store: &Store, me: &PublicKey, now_ms: u64) -> Result<(), StartError> {
-    store.write(Write::Node(*me, now_ms)).await?;
+    let mailbox = Write::Node(*me, now_ms);
     match store.meta("node")? {
         Some(stored) if stored != me.to_hex().into_bytes() => Err(StartError::OtherNode {
             stored: String::from_utf8_lossy(&stored).into_owned(),
             ours: me.to_hex(),
         }),
-        Some(_) => Ok(()),
+        Some(_) => {
+            // Stores of the first release have none.
+            if store.agent(AgentId::NODE)?.is_none() {
+                store.write(mailbox).await?;
+            }
+            Ok(())
+        }
         None => {
             let born = serde_json::to_vec(&(now_ms / 1000)).unwrap_or_default();
             let node = Write::Meta("node", me.to_hex().into_bytes());
-            store.commit(vec![node, Write::Meta(BORN, born)]).await?;
+            store.commit(vec![mailbox, node, Write::Meta(BORN, born)]).await?;
             Ok(())
         }
     }
