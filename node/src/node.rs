@@ -247,7 +247,7 @@ impl Node {
             every.mount_file(at, FileType::Call, tool, "tool");
         }
         let mounted = Arc::new(serve::Mounted::new(every, (*parts.srv).clone()));
-        creator.set_mounted(mounted.clone());
+        creator.set_mounted(&mounted);
         let manifests = Arc::new(Manifests::default());
         let plumber = Arc::new(Plumber::new(store.clone(), keyring.clone(), manifests.clone()));
         let shared = Arc::new(Shared {

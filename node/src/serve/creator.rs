@@ -1,7 +1,7 @@
 //! New agents: numbers that never return, keys, profiles.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use oa_nips::hex::Hex;
 use oa_nips::nostr::{PublicKey, RelayUrl, Timestamp};
@@ -26,8 +26,9 @@ pub(crate) struct Creator {
     pub(crate) published: Vec<RelayUrl>,
     /// The next number. One that was taken and not used is lost, and there are 2^31.
     next: AtomicU32,
-    /// What manifests can mount; set once the trees are made.
-    mounted: OnceLock<Arc<Mounted>>,
+    /// What manifests can mount; set once the trees are made. The trees have the creator in them, so it must not keep
+    /// them: a node that ends would keep its store open.
+    mounted: OnceLock<Weak<Mounted>>,
 }
 
 impl Creator {
@@ -52,14 +53,15 @@ impl Creator {
     pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), String> {
         manifest.check().map_err(|error| format!("manifest: {error}"))?;
         self.programs.check(&manifest.program).map_err(|error| format!("manifest: program: {error}"))?;
-        let mounted = self.mounted.get().map_or(Ok(()), |mounted| mounted.check(manifest));
+        let mounted =
+            self.mounted.get().and_then(Weak::upgrade).map_or(Ok(()), |mounted| mounted.check(manifest));
         mounted.map_err(|error| format!("manifest: {error}"))
     }
 
     /// Sets what manifests can mount; once.
-    pub(crate) fn set_mounted(&self, mounted: Arc<Mounted>) {
+    pub(crate) fn set_mounted(&self, mounted: &Arc<Mounted>) {
         // A second setting would be a bug of the wiring, and the first holds.
-        let _ = self.mounted.set(mounted);
+        let _ = self.mounted.set(Arc::downgrade(mounted));
     }
 
     /// A number that nobody had.
