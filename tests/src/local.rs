@@ -12,7 +12,7 @@ use oa_nips::nostr::{Event, Keys, PublicKey, RelayUrl, UnsignedEvent};
 use oa_nips::port::{Signer, SignerError};
 use oa_nips::signed::DataDigest;
 use oa_node::agent::AgentId;
-use oa_node::drivers::nostr::RelaySpec;
+use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
 use oa_node::engine::Programs;
 use oa_node::engine::running::Running;
 use oa_node::keyring::{Addresses, Keyring, SeedKeyring};
@@ -27,6 +27,9 @@ use oa_node::store::row::AgentRow;
 use oa_node::tenure::Leasing;
 use oa_node::time::System;
 use oa_relay::{Relay, StoreConfig};
+
+/// How often the node looks for mail that did not come by itself.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// What is to go wrong, and what did.
 #[derive(Debug)]
@@ -271,7 +274,10 @@ impl World {
         let start = if store.meta("node")?.is_none() && rest.is_first { Start::Fresh } else { Start::Again };
         let leasing = |times| Leasing { times, ..Leasing::new(start, vec![url.clone()]) };
         let leasing = plot.lease.clone().map(leasing);
+        // What a new agent is sent before its subscription stands is found by the next sweep.
+        let sweep = SweepConfig { interval_negentropy: SWEEP_EVERY, ..SweepConfig::default() };
         let config = Config {
+            sweep,
             leasing,
             programs,
             dormant_after: plot.dormant_after,
