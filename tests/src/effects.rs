@@ -1,6 +1,6 @@
 //! Effects: calls that reach outside, and a node that is killed around them.
 //!
-//! A [`service`] in this process counts what was done, by the key of each call. A [`child`] process is a node whose
+//! A service in this process counts what was done, by the key of each call. A [`child`] process is a node whose
 //! program calls three tools, one of each class of journaled call, for each of many envelopes. The parent kills the
 //! child when a call arrives (its intent is on disk), when it was counted (nobody was told), or when it was
 //! acknowledged (the reply may not be on disk), and starts it again until all is done. Then it compares what was
