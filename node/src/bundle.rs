@@ -6,7 +6,7 @@
 //!
 //! - [`gather`]: reads an agent out of a store; [`open`] reads a bundle, and believes nothing that is not whole
 //! - [`admit`]: what a bundle becomes in the store that takes it in, restored or as a clone
-//! - [`restoring`]: what a restored agent waits for before its first tick; `answered` finds what it answered
+//! - `restoring`: what a restored agent waits for before its first tick; `answered` finds what it answered
 //! - [`rebuild`]: a node's agents from its seed alone
 
 pub mod admit;

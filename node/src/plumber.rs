@@ -5,7 +5,7 @@
 //! them come defaults that let everything in, so that without rules nothing changes. Each delivery carries the name of
 //! its rule.
 //!
-//! [`route`] is the machine, pure; [`Plumber`] asks it for mail and for events that subscriptions heard, with the
+//! [`route`] is the machine, pure; `Plumber` asks it for mail and for events that subscriptions heard, with the
 //! rules that hold now. Nothing goes round: an envelope is handed on once at most, to an agent that did not write it,
 //! and where it went only that agent's own rules are asked.
 

@@ -1,6 +1,6 @@
 //! The file servers: one for every file of an agent's tree and of the node's.
 //!
-//! A server is made once and serves all agents; whose tree it is comes with the call. [`mounts`] is the tree that
+//! A server is made once and serves all agents; whose tree it is comes with the call. `mounts` is the tree that
 //! every agent has; a manifest can take from it and add what operators have put under `/srv`.
 
 mod about;
