@@ -178,7 +178,7 @@ impl Computed {
     }
 
     /// A file of any type that takes any verb; the function refuses what is not for it, see
-    /// [`not_taken`](crate::namespace::service::not_taken).
+    /// [`not_taken`].
     #[must_use]
     pub fn custom<R, W>(self, name: &str, file_type: FileType, read: R, change: W) -> Self
     where
