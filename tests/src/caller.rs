@@ -91,15 +91,16 @@ impl Caller {
         Ok(())
     }
 
-    /// The reply to an operation; nothing when none comes in time. Replies to others are let go by.
+    /// The reply to an operation; nothing when none comes in time, or one to another operation: who asks one thing at
+    /// a time is answered one thing at a time.
     pub async fn reply(&mut self, op: OpId, within: Duration) -> Option<Reply> {
         let mut assembler = Assembler::default();
         let listen = async {
             while let Some(next) = self.incoming.recv().await {
                 let Incoming::Event { event, .. } = next else { continue };
-                let Ok(json) = self.signer.nip44_decrypt(&self.node, &event.content).await else { continue };
-                let Some(frame) = Frame::parse(&json).ok().filter(|frame| frame.op == op) else { continue };
-                if let Ok(Some(whole)) = assembler.push(frame) {
+                let json = self.signer.nip44_decrypt(&self.node, &event.content).await.ok()?;
+                let frame = Frame::parse(&json).ok().filter(|frame| frame.op == op)?;
+                if let Some(whole) = assembler.push(frame).ok()? {
                     return Some(Message::into_reply(whole));
                 }
             }
@@ -125,8 +126,16 @@ impl Caller {
     /// When none comes.
     pub async fn ask(&mut self, verb: Verb, path: &str, body: &str) -> Result<Reply> {
         let op = Hex(codes::random().first_chunk().copied().context("randomness")?);
-        let request = Request::new(op, verb, path, body.as_bytes().to_vec());
-        self.send(&request, now_s()).await?;
-        self.reply(op, SOON).await.with_context(|| format!("no answer to {verb:?} {path}"))
+        self.perform(&Request::new(op, verb, path, body.as_bytes().to_vec())).await
+    }
+
+    /// Sends a request, and waits for the answer.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn perform(&mut self, request: &Request) -> Result<Reply> {
+        self.send(request, now_s()).await?;
+        let Request { op, verb, path, .. } = request;
+        self.reply(*op, SOON).await.with_context(|| format!("no answer to {verb:?} {path}"))
     }
 }

@@ -2,96 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use oa_nips::files::{self, Assembler, Code, Frame, FramesKind, Message, OpId, Reply, Request, Verb};
+use oa_nips::files::{self, Code, Request, Verb};
 use oa_nips::hex::Hex;
 use oa_nips::kind;
 use oa_nips::mail::Protocol;
-use oa_nips::nostr::{Filter, Keys, PublicKey, RelayUrl, Timestamp};
-use oa_nips::port::{Ack, Publish, Signer};
-use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
-use oa_node::signer::{Conversations, LocalSigner};
+use oa_nips::nostr::{Filter, Keys};
+use oa_tests::caller::Caller;
 use oa_tests::client::forge::now_s;
 use oa_tests::local::{Plot, World};
 use oa_tests::world::eventually;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(10);
 /// How long a silence must last to count as one.
 const SILENCE: Duration = Duration::from_millis(500);
-
-#[derive(Debug)]
-struct Key(LocalSigner);
-
-impl pool::Keyring for Key {
-    fn node(&self) -> Arc<dyn Signer> {
-        Arc::new(self.0.clone())
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
-
-/// Somebody who speaks the protocol frame by frame.
-struct Caller {
-    signer: LocalSigner,
-    node: PublicKey,
-    relay: RelayUrl,
-    pool: Pool,
-    incoming: mpsc::Receiver<Incoming>,
-}
-
-impl Caller {
-    async fn new(world: &World, keys: Keys) -> Self {
-        let signer = LocalSigner::new(keys, Conversations::default());
-        let relay = RelayUrl::parse(&world.relay_url()).unwrap();
-        let (sender, incoming) = mpsc::channel(64);
-        let config = pool::Config {
-            relays: vec![RelaySpec { url: relay.clone(), wide: false }],
-            ..pool::Config::default()
-        };
-        let pool = Pool::start(config, Arc::new(Key(signer.clone())), None, sender);
-        pool.stand("op", Filter::new().kind(kind::FILES_REPLY).pubkey(signer.public_key()));
-        assert_eq!(pool.ready(1, SOON).await, 1);
-        Self { signer, node: world.node.public_key(), relay, pool, incoming }
-    }
-
-    async fn send(&self, request: &Request, at_s: u64) {
-        for frame in request.frames() {
-            let content = self.signer.nip44_encrypt(&self.node, &frame.to_json()).await.unwrap();
-            let at = Timestamp::from_secs(at_s);
-            let event = files::event(FramesKind::Request, self.signer.public_key(), self.node, content, at);
-            let event = self.signer.sign(event).await.unwrap();
-            assert_eq!(self.pool.publish(&self.relay, &event, SOON).await, Ack::Accepted);
-        }
-    }
-
-    async fn reply(&mut self, op: OpId, within: Duration) -> Option<Reply> {
-        let mut assembler = Assembler::default();
-        let listen = async {
-            while let Some(next) = self.incoming.recv().await {
-                let Incoming::Event { event, .. } = next else { continue };
-                let json = self.signer.nip44_decrypt(&self.node, &event.content).await.unwrap();
-                let frame = Frame::parse(&json).unwrap();
-                assert_eq!(frame.op, op);
-                if let Some(whole) = assembler.push(frame).unwrap() {
-                    return Some(Message::into_reply(whole));
-                }
-            }
-            None
-        };
-        timeout(within, listen).await.ok().flatten()
-    }
-
-    async fn ask(&mut self, request: &Request) -> Reply {
-        self.send(request, now_s()).await;
-        self.reply(request.op, SOON).await.expect("an answer")
-    }
-}
 
 fn call(op: u8, path: &str, body: &str) -> Request {
     Request::new(Hex([op; 16]), Verb::Call, path, body.as_bytes().to_vec())
@@ -101,7 +26,7 @@ async fn world() -> (World, Caller, Keys) {
     let operator = Keys::generate();
     let plot = Plot { operators: vec![operator.public_key()], ..Plot::default() };
     let world = World::start(plot).await.unwrap();
-    let caller = Caller::new(&world, operator.clone()).await;
+    let caller = Caller::new(&world, operator.clone()).await.unwrap();
     (world, caller, operator)
 }
 
@@ -109,18 +34,18 @@ async fn world() -> (World, Caller, Keys) {
 async fn an_operation_is_done_once_however_often_it_is_sent() {
     let (world, mut caller, _) = world().await;
     let new = call(1, "/agents/new", "name = \"alice\"\nprogram = \"echo\"");
-    let first = caller.ask(&new).await.unwrap();
-    let again = caller.ask(&new).await.unwrap();
+    let first = caller.perform(&new).await.unwrap().unwrap();
+    let again = caller.perform(&new).await.unwrap().unwrap();
     assert_eq!(first, again, "a repeat is answered from the record of the first");
-    let twin = caller.ask(&call(2, "/agents/new", "name = \"alice\"")).await.unwrap_err();
+    let twin = caller.perform(&call(2, "/agents/new", "name = \"alice\"")).await.unwrap().unwrap_err();
     assert_eq!(twin.code, Code::Exists);
-    let other = caller.ask(&call(1, "/agents/new", "name = \"bob\"")).await.unwrap_err();
+    let other = caller.perform(&call(1, "/agents/new", "name = \"bob\"")).await.unwrap().unwrap_err();
     assert_eq!((other.code, world.agent("bob").is_err()), (Code::Exists, true), "an op id is one request's");
     // Also after a restart, and also what failed stays answered.
     let (world, ticks) = (world.stop().await.again().await.unwrap(), call(3, "/agents/alice/ctl", "tick"));
-    assert_eq!(caller.ask(&new).await.unwrap(), first);
-    let poked = caller.ask(&ticks).await.unwrap();
-    assert_eq!(caller.ask(&ticks).await.unwrap(), poked);
+    assert_eq!(caller.perform(&new).await.unwrap().unwrap(), first);
+    let poked = caller.perform(&ticks).await.unwrap().unwrap();
+    assert_eq!(caller.perform(&ticks).await.unwrap().unwrap(), poked);
     let row = world.agent("alice").unwrap();
     assert_eq!(row.inbox_next, 2, "created and poked, once each");
     world.end().await;
@@ -129,11 +54,11 @@ async fn an_operation_is_done_once_however_often_it_is_sent() {
 #[tokio::test]
 async fn a_stranger_gets_no_answer_not_even_a_refusal() {
     let (world, _, _) = world().await;
-    let mut stranger = Caller::new(&world, Keys::generate()).await;
+    let mut stranger = Caller::new(&world, Keys::generate()).await.unwrap();
     let read = Request::new(Hex([1; 16]), Verb::Read, "/node/version", Vec::new());
-    stranger.send(&read, now_s()).await;
+    stranger.send(&read, now_s()).await.unwrap();
     assert_eq!(stranger.reply(read.op, SILENCE).await, None);
-    stranger.send(&call(2, "/agents/new", "name = \"evil\""), now_s()).await;
+    stranger.send(&call(2, "/agents/new", "name = \"evil\""), now_s()).await.unwrap();
     assert_eq!(stranger.reply(Hex([2; 16]), SILENCE).await, None);
     assert!(world.agent("evil").is_err());
     world.end().await;
@@ -143,7 +68,7 @@ async fn a_stranger_gets_no_answer_not_even_a_refusal() {
 async fn a_stale_request_is_told_the_nodes_time_and_does_nothing() {
     let (world, mut caller, _) = world().await;
     let new = call(1, "/agents/new", "name = \"alice\"");
-    caller.send(&new, now_s() + 120).await;
+    caller.send(&new, now_s() + 120).await.unwrap();
     let error = caller.reply(new.op, SOON).await.unwrap().unwrap_err();
     assert_eq!(error.code, Code::Stale);
     assert!(error.message.contains(&now_s().to_string()[..8]), "{}", error.message);
@@ -164,7 +89,7 @@ async fn what_is_wrong_is_named() {
         (6, call(6, "/agents/new", "name = \"A\""), Code::InvalidInput, "name"),
         (7, call(7, "/agents/new", "colour = 3"), Code::InvalidInput, "line 1"),
     ] {
-        let error = caller.ask(&request).await.unwrap_err();
+        let error = caller.perform(&request).await.unwrap().unwrap_err();
         assert_eq!(error.code, code, "{op}: {}", error.message);
         assert!(error.message.contains(word), "{}", error.message);
     }
@@ -179,13 +104,13 @@ async fn long_requests_and_replies_travel_in_frames() {
         (0..700).map(|_| format!("{:?}", Keys::generate().public_key().to_hex())).collect();
     let manifest = format!("name = \"alice\"\nprogram = \"echo\"\n[dm]\nallow = [{}]", friends.join(", "));
     assert!(manifest.len() > 2 * files::FRAME_BODY_BYTES_MAX);
-    caller.ask(&call(1, "/agents/new", &manifest)).await.unwrap();
+    caller.perform(&call(1, "/agents/new", &manifest)).await.unwrap().unwrap();
     let read = Request::new(Hex([2; 16]), Verb::Read, "/agents/alice/manifest", Vec::new());
-    let stored = String::from_utf8(caller.ask(&read).await.unwrap()).unwrap();
+    let stored = String::from_utf8(caller.perform(&read).await.unwrap().unwrap()).unwrap();
     assert!(stored.len() > 2 * files::FRAME_BODY_BYTES_MAX && stored.contains("npub1"));
     let mut part = Request::new(Hex([3; 16]), Verb::Read, "/agents/alice/manifest", Vec::new());
     (part.offset, part.count) = (7, 100);
-    assert_eq!(caller.ask(&part).await.unwrap(), &stored.as_bytes()[7..107]);
+    assert_eq!(caller.perform(&part).await.unwrap().unwrap(), &stored.as_bytes()[7..107]);
     world.end().await;
 }
 
@@ -193,15 +118,15 @@ async fn long_requests_and_replies_travel_in_frames() {
 async fn an_operator_writes_to_an_agent_and_changes_its_manifest_while_it_lives() {
     let (world, mut caller, operator) = world().await;
     let mut me = world.client_of(operator).await.unwrap();
-    caller.ask(&call(1, "/agents/new", "name = \"alice\"\nprogram = \"echo\"")).await.unwrap();
+    caller.perform(&call(1, "/agents/new", "name = \"alice\"\nprogram = \"echo\"")).await.unwrap().unwrap();
     let append = |op, body: &str| {
         Request::new(Hex([op; 16]), Verb::Append, "/agents/alice/inbox/new", body.as_bytes().to_vec())
     };
     let put = append(2, r#"{"text": "hello"}"#);
-    let first = caller.ask(&put).await.unwrap();
-    assert_eq!(caller.ask(&put).await.unwrap(), first);
+    let first = caller.perform(&put).await.unwrap().unwrap();
+    assert_eq!(caller.perform(&put).await.unwrap().unwrap(), first);
     assert_eq!(me.next(SOON).await.unwrap().text(), Some("You said: hello"));
-    assert_eq!(caller.ask(&append(3, "hello")).await.unwrap_err().code, Code::InvalidInput);
+    assert_eq!(caller.perform(&append(3, "hello")).await.unwrap().unwrap_err().code, Code::InvalidInput);
     let agent = world.agent("alice").unwrap();
     assert_eq!(world.store.peer(agent.id, &me.public_key()).unwrap().unwrap().queued, 0);
 
@@ -209,8 +134,8 @@ async fn an_operator_writes_to_an_agent_and_changes_its_manifest_while_it_lives(
         Request::new(Hex([op; 16]), Verb::Write, "/agents/alice/manifest", body.as_bytes().to_vec())
     };
     let changed = "name = \"alice\"\nprogram = \"echo\"\nabout = \"new\"\n[dm]\npolicy = \"open\"";
-    caller.ask(&write(4, changed)).await.unwrap();
-    let renamed = caller.ask(&write(5, "name = \"bob\"")).await.unwrap_err();
+    caller.perform(&write(4, changed)).await.unwrap().unwrap();
+    let renamed = caller.perform(&write(5, "name = \"bob\"")).await.unwrap().unwrap_err();
     assert!(renamed.message.contains("alice"), "{}", renamed.message);
     let mut stranger = world.client().await.unwrap();
     let reply = stranger.ask(agent.pubkey, "hi", Protocol::Nip17, SOON).await.unwrap();
