@@ -185,8 +185,8 @@ impl Namespace {
         if let Some(known) = self.recorded("read", &path, span)? {
             return known;
         }
-        let content = self
-            .look("read", &path, async |cx, found| found.mount.service.read(&cx, &found.rest, span).await);
+        let content =
+            self.look(&path, async |cx, found| found.mount.service.read(&cx, &found.rest, span).await);
         let content = content.await;
         self.note("read", &path, span, &content)?;
         content
@@ -204,8 +204,7 @@ impl Namespace {
         if let Some(known) = self.recorded("list", &path, Span::ALL)? {
             return known.and_then(from_json);
         }
-        let entries =
-            self.look("list", &path, async |cx, found| found.mount.service.list(&cx, &found.rest).await);
+        let entries = self.look(&path, async |cx, found| found.mount.service.list(&cx, &found.rest).await);
         let entries = with_mounts(&self.setting.mounts, &path, entries.await);
         let entries = entries.map(|entries| visible(&path, entries));
         if self.journals_reads(&path) {
@@ -456,7 +455,6 @@ impl Namespace {
 
     async fn look<T>(
         &self,
-        _verb: &str,
         path: &Path,
         look: impl AsyncFnOnce(Context<'_>, Found<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {

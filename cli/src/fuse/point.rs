@@ -231,11 +231,11 @@ mod tests {
     fn only_what_is_on_top_of_a_path_counts() {
         let mountinfo = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
             90 22 0:50 / /home/a/my\\040net rw,nosuid - fuse.oa oa rw,user_id=0\n\
-            91 22 0:51 / /root/net rw,nosuid - fuse oa rw,user_id=0\n\
+            91 22 0:51 / /home/b/net rw,nosuid - fuse oa rw,user_id=0\n\
             92 22 0:52 / /mnt rw - fuse.oa oa rw\n\
             93 22 0:53 / /mnt rw - fuse.sshfs host rw\n";
         let ours = |path: &str| is_ours_in(mountinfo, Path::new(path));
-        assert!(ours("/home/a/my net") && ours("/root/net"));
+        assert!(ours("/home/a/my net") && ours("/home/b/net"));
         assert!(!ours("/mnt") && !ours("/") && !ours("/home"));
     }
 }

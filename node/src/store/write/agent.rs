@@ -24,7 +24,7 @@ pub struct NewAgent {
     pub profile: Vec<UnsignedEvent>,
 }
 
-/// The row of the node itself: it has no name, no manifest and no ticks.
+/// The row of the node itself: nobody finds it by name, and it has no manifest and no ticks.
 pub(super) fn put_node(tx: &mut Tx<'_>, pubkey: PublicKey, at_ms: u64) -> Result<Verdict, BackendError> {
     let key = key::agent(AgentId::NODE);
     if tx.has(Table::Agents, &key)? {
@@ -32,6 +32,8 @@ pub(super) fn put_node(tx: &mut Tx<'_>, pubkey: PublicKey, at_ms: u64) -> Result
     }
     let mut row = AgentRow::new(AgentId::NODE, pubkey, at_ms);
     row.lifecycle = Lifecycle::Stopped;
+    // For logs; no agent can be called so.
+    "the node".clone_into(&mut row.name);
     tx.put(Table::Agents, key, &row);
     tx.put(Table::Pubkeys, pubkey.to_bytes().to_vec(), &AgentId::NODE);
     Ok(Verdict::Done)
