@@ -28,11 +28,11 @@ pub use error::Error;
 pub use overlay::{FILE_BYTES_MAX, Files, MemoryState, OVERLAY_BYTES_MAX};
 pub use path::Path;
 
-use self::journal::{Journal, Line, Next, Nondeterministic, Pin, Recovery};
+use self::journal::{Journal, Line, Next, Nondeterministic, Pin};
 use self::mount::{Found, Mounts};
 use self::overlay::Overlay;
 use self::rights::{Right, Role, in_agent};
-use self::service::{Change, ChangeKey, Class, Context, Effect, LookUp, Span, Stat, State, Subject, Wake};
+use self::service::{Change, ChangeKey, Class, Context, Effect, Span, Stat, State, Subject, Wake};
 use crate::agent::envelope::Envelope;
 use crate::agent::manifest::Manifest;
 use crate::store::row::{AgentRow, Blob, Outgoing};
@@ -302,7 +302,8 @@ impl Namespace {
             return Err(Error::too_large(path, journal::BYTES_MAX));
         }
         let next = self.journal.next(&request, path);
-        let (ordinal, recovery) = match next.map_err(|poison| self.poison(path, poison))? {
+        let (service, rest) = (&found.mount.service, &found.rest);
+        let (ordinal, outcome) = match next.map_err(|poison| self.poison(path, poison))? {
             Next::Replied(outcome) => {
                 self.made(path, request, &outcome);
                 return outcome.map(|blob| blob.0);
@@ -310,45 +311,19 @@ impl Namespace {
             Next::Fresh(ordinal) => {
                 let (first, lines) = self.journal.intend(ordinal, request, path);
                 self.persist(first, lines).await?;
-                (ordinal, Recovery::Repeat)
+                (ordinal, service.act(&self.context(key), rest, change).await)
             }
-            Next::Interrupted(ordinal) => (ordinal, class.into()),
+            Next::Interrupted(ordinal) => {
+                let resumed = service::resume(&**service, &self.context(key), rest, change, class).await;
+                // The tick had better run again later than be told something that may be wrong.
+                (ordinal, resumed.map_err(|error| self.put_off_by(error.at(path)))?)
+            }
         };
-        let outcome = match self.recover(path, found, change, key, recovery).await {
-            Ok(outcome) => outcome.map(Blob),
-            Err(error) => return Err(self.put_off_by(error)),
-        };
+        let outcome = outcome.map(Blob).map_err(|error| error.at(path));
         let line = self.journal.replied(request, path, outcome.clone());
         self.persist(ordinal, vec![line]).await?;
         self.made(path, request, &outcome);
         outcome.map(|blob| blob.0)
-    }
-
-    /// Does an outside change, or finds out what became of it. The outer error is of finding out: the tick had better
-    /// be run again later than be told something that may be wrong.
-    async fn recover(
-        &self,
-        path: &Path,
-        found: &Found<'_>,
-        change: &Change,
-        key: ChangeKey,
-        recovery: Recovery,
-    ) -> Result<Result<Vec<u8>, Error>, Error> {
-        let (cx, service, rest) = (self.context(key), &found.mount.service, &found.rest);
-        let act = async || service.act(&cx, rest, change).await.map_err(|error| error.at(path));
-        let unknown = || {
-            Err(Error::new(Code::OutcomeUnknown, path, "was begun before a crash; nobody knows how it ended"))
-        };
-        Ok(match recovery {
-            Recovery::Repeat => act().await,
-            Recovery::GiveUp => unknown(),
-            Recovery::LookUp => match service.look_up(&cx, rest, change).await.map_err(|e| e.at(path))? {
-                LookUp::Done(reply) => Ok(reply),
-                LookUp::Failed(error) => Err(error.at(path)),
-                LookUp::NotDone => act().await,
-                LookUp::Unknown => unknown(),
-            },
-        })
     }
 
     async fn persist(&mut self, first: u32, lines: Vec<Line>) -> Result<(), Error> {

@@ -17,7 +17,7 @@ use crate::engine::hooks::After;
 use crate::engine::shared::Shared;
 use crate::engine::world;
 use crate::namespace::rights::Role;
-use crate::namespace::service::{Change, Class, Context, Effect, LookUp, Subject, Wake};
+use crate::namespace::service::{self, Class, Context, Effect, Subject, Wake};
 use crate::namespace::{Error, Path};
 use crate::store::backend::BackendError;
 use crate::store::write::{Poke, Verdict, Write};
@@ -134,8 +134,14 @@ async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), 
                     }
                     (version + 1, service.act(&cx, &found.rest, &change).await)
                 }
-                // Begun by a process that died.
-                _ => (version, recover(service.as_ref(), &cx, &found.rest, &change, class).await),
+                // Begun by a process that died. What cannot be found out now is looked at again later.
+                _ => match service::resume(service.as_ref(), &cx, &found.rest, &change, class).await {
+                    Ok(outcome) => (version, outcome),
+                    Err(error) => {
+                        tracing::warn!(%error, id = approval.id, "what became of a granted wish is not known yet");
+                        return Ok(());
+                    }
+                },
             };
             finish(
                 shared,
@@ -145,27 +151,6 @@ async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), 
             )
             .await
         }
-    }
-}
-
-async fn recover(
-    service: &dyn crate::namespace::service::FileService,
-    cx: &Context<'_>,
-    path: &Path,
-    change: &Change,
-    class: Class,
-) -> Result<Vec<u8>, Error> {
-    let unknown =
-        || Error::new(Code::OutcomeUnknown, path, "was begun before a crash; nobody knows how it ended");
-    match class {
-        Class::Transactional | Class::Idempotent => service.act(cx, path, change).await,
-        Class::AtMostOnce => Err(unknown()),
-        Class::Queryable => match service.look_up(cx, path, change).await? {
-            LookUp::Done(reply) => Ok(reply),
-            LookUp::Failed(error) => Err(error),
-            LookUp::NotDone => service.act(cx, path, change).await,
-            LookUp::Unknown => Err(unknown()),
-        },
     }
 }
 

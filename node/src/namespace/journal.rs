@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::path::Path;
-use super::service::{Change, Class, Span};
+use super::service::{Change, Span};
 use crate::agent::envelope::Trust;
 use crate::store::row::Blob;
 
@@ -202,28 +202,6 @@ pub fn change_request(path: &Path, change: &Change) -> Hash {
 pub fn read_request(verb: &str, path: &Path, span: Span) -> Hash {
     let count = u64::try_from(span.count).unwrap_or(u64::MAX);
     request_of(verb, path, &[span.offset.to_be_bytes(), count.to_be_bytes()].concat())
-}
-
-/// What an intent without a reply becomes, by the class of its file. `Queryable` is looked up first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recovery {
-    /// Done again, under the same key.
-    Repeat,
-    /// Asked after.
-    LookUp,
-    /// Answered with `outcome_unknown`.
-    GiveUp,
-}
-
-impl From<Class> for Recovery {
-    fn from(class: Class) -> Self {
-        match class {
-            // A transactional change has no intent; were there one, nothing had happened.
-            Class::Transactional | Class::Idempotent => Self::Repeat,
-            Class::Queryable => Self::LookUp,
-            Class::AtMostOnce => Self::GiveUp,
-        }
-    }
 }
 
 #[cfg(test)]

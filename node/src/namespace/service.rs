@@ -10,6 +10,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 
+use oa_nips::files::Code;
 pub use oa_nips::files::{FileType, Stat};
 use oa_nips::nostr::PublicKey;
 use tokio::sync::watch;
@@ -217,7 +218,7 @@ pub trait FileService: Debug + Send + Sync {
     /// What a path is.
     ///
     /// # Errors
-    /// [`Code::NotFound`](oa_nips::files::Code::NotFound)
+    /// [`Code::NotFound`]
     fn stat<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path) -> Answer<'a, Stat>;
 
     /// The entries of a folder, sorted by name.
@@ -279,7 +280,7 @@ pub trait FileService: Debug + Send + Sync {
     /// # Errors
     /// `Unavailable` for what does not tell.
     fn watch(&self, _cx: &Context<'_>, path: &Path) -> Result<Watch, Error> {
-        Err(Error::new(oa_nips::files::Code::Unavailable, path, "cannot be watched"))
+        Err(Error::new(Code::Unavailable, path, "cannot be watched"))
     }
 
     /// The offset of the oldest byte that a stream still has: what is before it was let go.
@@ -288,10 +289,39 @@ pub trait FileService: Debug + Send + Sync {
     }
 }
 
+/// What becomes of an outside change that was begun, and whose reply was lost: it is done again, looked up, or stays
+/// unknown, as its class says.
+///
+/// # Errors
+/// The outer one when nobody can find out now: whoever asks tries again later, and tells nobody anything.
+pub async fn resume(
+    service: &dyn FileService,
+    cx: &Context<'_>,
+    path: &Path,
+    change: &Change,
+    class: Class,
+) -> Result<Result<Vec<u8>, Error>, Error> {
+    let unknown = || {
+        let reason = "was begun before a crash; nobody knows how it ended";
+        Err(Error::new(Code::OutcomeUnknown, path, reason))
+    };
+    Ok(match class {
+        // A transactional change has no intent; were there one, nothing had happened.
+        Class::Transactional | Class::Idempotent => service.act(cx, path, change).await,
+        Class::AtMostOnce => unknown(),
+        Class::Queryable => match service.look_up(cx, path, change).await? {
+            LookUp::Done(reply) => Ok(reply),
+            LookUp::Failed(error) => Err(error),
+            LookUp::NotDone => service.act(cx, path, change).await,
+            LookUp::Unknown => unknown(),
+        },
+    })
+}
+
 /// The refusal of a verb that a path does not take.
 pub fn not_taken(path: &Path, change: &Change) -> Error {
     let verb = change.verb();
-    Error::new(oa_nips::files::Code::PermissionDenied, path, format!("does not take {verb}"))
+    Error::new(Code::PermissionDenied, path, format!("does not take {verb}"))
 }
 
 /// A folder's line.
