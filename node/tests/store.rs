@@ -3,6 +3,7 @@
 mod store {
     pub(crate) mod fixture;
     mod letters;
+    mod repeats;
 }
 
 use std::sync::Arc;
