@@ -14,12 +14,12 @@ use std::sync::{Arc, OnceLock};
 use futures_util::StreamExt;
 use oa_nips::kind;
 use oa_nips::nostr::{Event, EventId, PublicKey, RelayUrl, UnsignedEvent};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::mailbox::FLOOR_BEHIND_S;
-use crate::drivers::nostr::{Incoming, MAIL_KINDS, Sweep};
+use crate::drivers::nostr::{Incoming, MAIL_KINDS, Pool, Sweep};
 use crate::engine::Engine;
 use crate::engine::hooks::After;
 use crate::engine::shared::Shared;
@@ -31,7 +31,7 @@ use crate::store::Pending;
 use crate::store::backend::BackendError;
 use crate::store::write::{Verdict, Write};
 use crate::subscriptions::Subscriptions;
-use crate::tenure;
+use crate::tenure::{self, Tenure};
 
 /// Events being opened at once.
 const OPENING: usize = 64;
@@ -51,6 +51,8 @@ pub(crate) struct MailIn {
     pub(crate) subscriptions: Arc<Subscriptions>,
     /// Where news of the node's lease go.
     pub(crate) lease: Option<mpsc::Sender<lease::driver::Heard>>,
+    /// Told when something was left that can be dealt with once the node may act.
+    pub(crate) left: Arc<Notify>,
     /// The node's own relays, all of which a floor must have been swept on.
     pub(crate) relays: Vec<RelayUrl>,
     /// Told when nothing more can come.
@@ -68,6 +70,24 @@ pub(crate) fn start(mailin: MailIn, incoming: mpsc::Receiver<Incoming>) -> JoinH
             tracing::error!(%error, "mail can no longer be taken in");
         }
     })
+}
+
+/// Has what was left swept for as soon as the node may act, until `cancel`: somebody waits for the answer, and the next
+/// sweep by the clock is far.
+pub(crate) fn catch_up(
+    left: Arc<Notify>,
+    mut tenure: Tenure,
+    pool: Pool,
+    cancel: CancellationToken,
+) -> JoinHandle<()> {
+    let again = async move {
+        loop {
+            left.notified().await;
+            tenure.begins().await;
+            pool.sweep_again();
+        }
+    };
+    tokio::spawn(async move { cancel.run_until_cancelled(again).await.unwrap_or(()) })
 }
 
 /// Something opened, in its place in line.
@@ -157,6 +177,7 @@ impl MailIn {
         let decided = match decide::decide(&self.shared, opened, relay) {
             // Mail is taken in by whoever hears it; answering under the key is for who holds its lease.
             Ok(Some(decided)) if decided.answers() && self.shared.tenure.epoch().is_none() => {
+                self.left.notify_one();
                 return Ok(false);
             }
             Ok(Some(decided)) => decided,
@@ -188,6 +209,7 @@ impl MailIn {
     ) -> Result<bool, BackendError> {
         // Before the server runs, or without the lease, nobody can take it; a sweep brings it again.
         let Some(queues) = self.queues.get().filter(|_| self.shared.tenure.epoch().is_some()) else {
+            self.left.notify_one();
             return Ok(false);
         };
         if let Taken::Refused(reason) = queues.take(caller, rumor).await? {

@@ -275,13 +275,14 @@ impl Node {
             engine.arrived(agent).await;
         }
         let (requests, asked) = mpsc::channel(REQUESTS);
-        let queues = Arc::new(OnceLock::new());
+        let (queues, left) = (Arc::new(OnceLock::new()), Arc::new(Notify::new()));
         let mail = mailin::MailIn {
             shared: shared.clone(),
             engine: engine.clone(),
             requests,
             queues: queues.clone(),
             subscriptions: subscriptions.clone(),
+            left: left.clone(),
             relays: own.clone(),
             lease: keeper.heard.clone(),
             ended: ends.hearing.clone(),
@@ -293,6 +294,7 @@ impl Node {
             publisher::start(shared.clone(), ends.bringing.clone()),
             maintenance::start(shared.clone(), ends.bringing.clone()),
         ];
+        bringers.push(mailin::catch_up(left, tenure, pool.clone(), ends.bringing.clone()));
         listen_to_operators(&pool, &shared);
         let restoring = Restoring {
             shared: shared.clone(),

@@ -74,14 +74,16 @@ impl Tenure {
         }
     }
 
+    /// Waits until the node may act.
+    pub(crate) async fn begins(&mut self) {
+        while self.epoch().is_none() {
+            self.changed().await
+        }
+    }
+
     /// Waits until the node may act, or the deadline.
     pub(crate) async fn held(&mut self, deadline: Duration) -> bool {
-        let held = async {
-            while self.epoch().is_none() {
-                self.changed().await
-            }
-        };
-        tokio::time::timeout(deadline, held).await.is_ok()
+        tokio::time::timeout(deadline, self.begins()).await.is_ok()
     }
 }
 

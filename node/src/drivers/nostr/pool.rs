@@ -113,6 +113,12 @@ impl Pool {
         self.inner.shared.wanted.send_if_modified(|wanted| wanted.unstand(name));
     }
 
+    /// Sweeps all own relays soon, for what was handed over when it could not be dealt with. One that is not connected
+    /// is swept anyway when it is.
+    pub fn sweep_again(&self) {
+        self.inner.shared.wanted.send_modify(Wanted::sweep);
+    }
+
     /// The operator's relays, in order of their URLs.
     pub fn status(&self) -> Vec<RelayStatus> {
         self.inner.own.values().map(|own| own.view.borrow().status.clone()).collect()

@@ -22,6 +22,7 @@ pub(super) struct Wanted {
     /// Shards with room, so that what left is filled up first.
     roomy: BTreeSet<usize>,
     stands: BTreeMap<String, Stand>,
+    sweeps: u64,
 }
 
 /// Some agents' keys, asked for in one filter.
@@ -46,6 +47,16 @@ impl Wanted {
     /// Grows with each change of anything.
     pub(super) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Grows each time a sweep is asked for before its time.
+    pub(super) fn sweeps(&self) -> u64 {
+        self.sweeps
+    }
+
+    /// Asks for a sweep on all own relays, soon.
+    pub(super) fn sweep(&mut self) {
+        self.sweeps += 1;
     }
 
     /// All shards; an empty one has nobody left.

@@ -60,6 +60,8 @@ pub(super) struct Live {
     sweep_at: Instant,
     sweep_asked_at: Option<Instant>,
     sweep_failures: u32,
+    /// How many sweeps had been asked for by others when this one looked.
+    sweeps_asked: u64,
     connected_at: Instant,
     heard_at: Instant,
     pinged_at: Instant,
@@ -88,7 +90,7 @@ impl Live {
         };
         let wanted = conn.wanted.borrow_and_update();
         let session = Session::start(setup, &wanted, now, &mut out);
-        let version = wanted.version();
+        let (version, sweeps_asked) = (wanted.version(), wanted.sweeps());
         drop(wanted);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,6 +103,7 @@ impl Live {
             sweep_at: now,
             sweep_asked_at: None,
             sweep_failures: 0,
+            sweeps_asked,
             connected_at: now,
             heard_at: now,
             pinged_at: now,
@@ -214,6 +217,11 @@ impl Live {
         let wanted = conn.wanted.borrow_and_update();
         self.version = wanted.version();
         self.session.sync(&wanted, now, &mut self.out);
+        let is_asked = std::mem::replace(&mut self.sweeps_asked, wanted.sweeps()) != wanted.sweeps();
+        drop(wanted);
+        if is_asked {
+            self.sweep_soon(now);
+        }
     }
 
     /// Looks at the time; the reason to end, if there is one.
