@@ -26,7 +26,7 @@ use crate::engine::shared::Shared;
 use crate::lease;
 use crate::mailin::open::{Opened, open};
 use crate::notice::Notice;
-use crate::operator::{Heard, Queues, Taken};
+use crate::operator::{Door, Queues, Taken};
 use crate::store::Pending;
 use crate::store::backend::BackendError;
 use crate::store::write::{Verdict, Write};
@@ -46,7 +46,7 @@ pub(crate) struct MailIn {
     /// Where queued commands go, once the operator server runs.
     pub(crate) queues: Arc<OnceLock<Arc<Queues>>>,
     /// Requests of the operator protocol are not mail; they go there.
-    pub(crate) requests: mpsc::Sender<Heard>,
+    pub(crate) requests: Door,
     /// Events that are neither mail nor requests may be what agents subscribed to.
     pub(crate) subscriptions: Arc<Subscriptions>,
     /// Where news of the node's lease go.
@@ -109,10 +109,7 @@ impl MailIn {
                 verdicts = next_verdicts(&mut pending) => self.settled(verdicts?).await,
                 next = incoming.recv(), if !is_over && opening.len() < OPENING && pending.len() < PENDING => match next {
                     Some(Incoming::Event { relay, event }) if event.kind == kind::FILES_REQUEST => {
-                        // A full queue means the node is busy; the caller sends again.
-                        if self.requests.try_send((relay, *event)).is_err() {
-                            tracing::warn!("too many operator requests at once");
-                        }
+                        self.requests.knock(relay, *event);
                     }
                     Some(Incoming::Event { event, .. }) if event.kind == kind::LEASE => self.heard_of_lease(event),
                     Some(Incoming::Event { event, .. }) if !MAIL_KINDS.contains(&event.kind) => {

@@ -31,7 +31,7 @@ use crate::namespace::Path;
 use crate::namespace::path::PathError;
 use crate::namespace::service::{FileService, FileType};
 use crate::notice::{Notice, Notices};
-use crate::operator::{Admin, Herald, Roles, Server};
+use crate::operator::{Admin, Door, Herald, Roles, Server};
 use crate::outbox::{Carrier, Directory};
 use crate::plumber::Plumber;
 use crate::store::Store;
@@ -46,8 +46,6 @@ use crate::{
 
 /// Events from the pool that wait to be opened; when it is full the sockets wait.
 const INCOMING: usize = 1024;
-/// Operator requests that wait; one too many is sent again by its caller.
-const REQUESTS: usize = 256;
 /// A standing subscription looks this far back: clocks differ, and requests are valid for a minute.
 const REQUESTS_SINCE_S: u64 = 60;
 
@@ -274,7 +272,7 @@ impl Node {
         for agent in shared.store.agents_with_mail()? {
             engine.arrived(agent).await;
         }
-        let (requests, asked) = mpsc::channel(REQUESTS);
+        let (requests, asked) = Door::new(shared.store.clone(), shared.manifests.clone(), roles.clone());
         let (queues, left) = (Arc::new(OnceLock::new()), Arc::new(Notify::new()));
         let mail = mailin::MailIn {
             shared: shared.clone(),

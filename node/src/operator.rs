@@ -4,12 +4,13 @@
 //! before is answered from its record. What a mutating operation changes and the record of its reply land in one
 //! transaction.
 //!
-//! - `frames`, `limit`: what may be on its way here; `post`: what goes back
+//! - `door`: who is let in at all; `frames`, `limit`: what may be on its way here; `post`: what goes back
 //! - `watch`, `source`: files that are read as they grow
 //! - `queue`: commands that came as mail
 //! - `front`, `tree`, `admin`: what paths there are, and what is done
 
 mod admin;
+mod door;
 mod frames;
 mod front;
 mod limit;
@@ -38,6 +39,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use admin::{Admin, Herald};
+pub(crate) use door::Door;
 pub(crate) use queue::{Queues, Taken};
 pub(crate) use roles::Roles;
 
@@ -237,7 +239,7 @@ impl queue::Host for Server {
 
     fn has_role(&self, caller: &PublicKey) -> Result<bool, BackendError> {
         let Admin { roles, shared, .. } = &*self.front.admin;
-        Ok(roles.anywhere(shared, caller)? > Role::Stranger)
+        Ok(roles.anywhere(&shared.store, &shared.manifests, caller)? > Role::Stranger)
     }
 
     fn run<'a>(&'a self, caller: &'a PublicKey, request: &'a Request) -> BoxedFuture<'a, Reply> {

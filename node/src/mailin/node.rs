@@ -26,7 +26,7 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
             theirs.push(approval);
         }
     }
-    let role = case.shared.roles.anywhere(case.shared, &case.mail.author)?;
+    let role = case.shared.roles.anywhere(&case.shared.store, &case.shared.manifests, &case.mail.author)?;
     if role < Role::Approver {
         return Ok(case.refuse(Refusal::NotAllowed));
     }

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use oa_nips::nostr::PublicKey;
 
 use crate::agent::manifest::Manifest;
-use crate::engine::shared::Shared;
+use crate::engine::shared::Manifests;
 use crate::namespace::rights::Role;
+use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::row::AgentRow;
 
@@ -48,15 +49,20 @@ impl Roles {
     }
 
     /// The greatest role that somebody has anywhere in the node: who has none gets no answer.
-    pub(crate) fn anywhere(&self, shared: &Shared, caller: &PublicKey) -> Result<Role, BackendError> {
+    pub(crate) fn anywhere(
+        &self,
+        store: &Store,
+        manifests: &Manifests,
+        caller: &PublicKey,
+    ) -> Result<Role, BackendError> {
         let node = self.in_node(caller);
         if node > Role::Stranger {
             return Ok(node);
         }
         let mut best = Role::Stranger;
-        for id in shared.store.agents_that_know(caller)? {
-            let Some(row) = shared.store.agent(id)? else { continue };
-            let manifest = shared.manifests.get(&shared.store, id, row.version)?;
+        for id in store.agents_that_know(caller)? {
+            let Some(row) = store.agent(id)? else { continue };
+            let manifest = manifests.get(store, id, row.version)?;
             best = best.max(self.in_agent(caller, &row, &manifest));
         }
         Ok(best)

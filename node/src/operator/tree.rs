@@ -38,7 +38,10 @@ pub(super) fn has_role(admin: &Admin, caller: &PublicKey) -> bool {
     if admin.shared.tenure.epoch().is_none() {
         return false;
     }
-    admin.roles.anywhere(&admin.shared, caller).is_ok_and(|role| role > Role::Stranger)
+    admin
+        .roles
+        .anywhere(&admin.shared.store, &admin.shared.manifests, caller)
+        .is_ok_and(|role| role > Role::Stranger)
 }
 
 /// What a path names, for a caller.
@@ -73,7 +76,7 @@ impl Place {
             parts.next().filter(|name| is_agents && !matches!(*name, "new" | "import")).map(str::to_owned)
         };
         let Some(name) = named.as_deref() else {
-            let role = admin.roles.anywhere(&admin.shared, &caller)?;
+            let role = admin.roles.anywhere(&admin.shared.store, &admin.shared.manifests, &caller)?;
             return Ok(Self { path: whole.clone(), whole, role, caller, agent: None, now_ms });
         };
         let row = admin.named(name)?;
