@@ -1,6 +1,7 @@
-//! Where the node meets the outside: relays, and hosts that answer HTTP.
+//! Where the node meets the outside: relays, bunkers on relays, and hosts that answer HTTP.
 
 pub(crate) mod address;
+pub mod bunker;
 pub(crate) mod http;
 pub mod nostr;
 pub(crate) mod tls;

@@ -135,6 +135,16 @@ impl Home {
         self.dir.join("operator.key")
     }
 
+    /// Which bunker (NIP-46) has the operator's key, where it is not in [`Home::operator_key`].
+    pub fn bunker(&self) -> PathBuf {
+        self.dir.join("bunker.json")
+    }
+
+    /// The key that the bunker knows this home by: not the operator's, but with it the bunker signs in his name.
+    pub fn bunker_key(&self) -> PathBuf {
+        self.dir.join("bunker.key")
+    }
+
     /// Which nodes a client of this home talks to, and how.
     pub fn client(&self) -> PathBuf {
         self.dir.join("client.json")

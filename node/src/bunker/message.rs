@@ -18,6 +18,8 @@ pub const KIND: Kind = Kind::NostrConnect;
 const ID_BYTES_MAX: usize = 128;
 /// The longest text of the other side that is shown to people or written to a log, in characters.
 const WORDS_MAX: usize = 200;
+/// The longest address that a bunker may ask its owner to open, in characters; cut off it would lead nowhere.
+const AUTH_URL_CHARS_MAX: usize = 2048;
 
 /// A request and the id that its answer carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,7 +298,9 @@ impl Response {
         };
         let answer = match (result, error) {
             // Only with an address: else a decrypted text that says "auth_url" would be taken for one.
-            (Some(result), Some(url)) if result == "auth_url" => Answer::AuthUrl(words(&url)),
+            (Some(result), Some(url)) if result == "auth_url" => {
+                Answer::AuthUrl(one_line(&url, AUTH_URL_CHARS_MAX))
+            }
             (_, Some(reason)) => Answer::Error(words(&reason)),
             (Some(result), None) => Answer::Result(result),
             (None, None) => return None,
@@ -323,7 +327,11 @@ impl fmt::Debug for Answer {
 
 /// A stranger's words in one line, short enough to be shown.
 fn words(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_MAX).collect()
+    one_line(text, WORDS_MAX)
+}
+
+fn one_line(text: &str, chars_max: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars_max).collect()
 }
 
 /// The event that was signed, out of a result.

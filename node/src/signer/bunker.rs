@@ -8,9 +8,11 @@
 //! A bunker that is away, asks its owner first or says no to what another answer is possible for is
 //! [`SignerError::Unavailable`]: the mail waits. Only what can never work is [`SignerError::Refused`].
 
+mod address;
 mod machine;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -18,8 +20,10 @@ use oa_nips::hex::Hex;
 use oa_nips::nostr::util::BoxedFuture;
 use oa_nips::nostr::{Event, Filter, Keys, PublicKey, RelayUrl, Timestamp, UnsignedEvent};
 use oa_nips::port::{Ack, Publish, Signer, SignerError};
-use tokio::sync::oneshot::{self, error::RecvError};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
+pub use self::address::AddressError;
 use self::machine::Machine;
 use super::{Conversations, LocalSigner, nip44_cipher};
 use crate::bunker::message::{self, Answer, Call, Cipher, KIND, Way};
@@ -29,6 +33,8 @@ use crate::time::Time;
 
 /// Until a request counts as unanswered.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Answers to one request that wait to be read: that its owner is asked, and the true one. More are let go.
+const ANSWERS: usize = 4;
 
 /// What in a refusal means that another time it may be granted: NIP-46 has no codes, and a message that is taken for
 /// unreadable is lost.
@@ -47,20 +53,54 @@ pub struct Link {
 struct Inner {
     client: PublicKey,
     remote: Remote,
-    machine: Mutex<Machine<oneshot::Sender<Answer>>>,
+    machine: Mutex<Machine<mpsc::Sender<Answer>>>,
     publish: Arc<dyn Publish>,
     time: Arc<dyn Time>,
-    deadline: Duration,
+    patience: Patience,
+}
+
+/// The bunker's owner, where he can be told something.
+pub trait Owner: Debug + Send + Sync {
+    /// The bunker does what was asked once he has opened this address, an http or https one.
+    fn asked(&self, url: &str);
+}
+
+/// How long answers are waited for.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// From a request to its answer. 10 s by default.
+    pub answer: Duration,
+    /// Who is told when the bunker asks its owner first, and how long the answer may take from then on; without him
+    /// such a request has failed, and is made again later.
+    pub owner: Option<(Arc<dyn Owner>, Duration)>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { answer: DEADLINE, owner: None }
+    }
+}
+
+/// A way to a bunker that does not keep it.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakLink(Weak<Inner>);
+
+impl WeakLink {
+    /// The way, if anybody still has it.
+    pub(crate) fn upgrade(&self) -> Option<Link> {
+        self.0.upgrade().map(|inner| Link { inner })
+    }
 }
 
 impl Link {
     /// A way to `remote` for the client key that it knows us by, or shall know.
     pub fn new(remote: Remote, client: Keys, publish: Arc<dyn Publish>, time: Arc<dyn Time>) -> Self {
-        Self::within(DEADLINE, remote, client, publish, time)
+        Self::patient(Patience::default(), remote, client, publish, time)
     }
 
-    fn within(
-        deadline: Duration,
+    /// The same for who is more, or less, patient.
+    pub fn patient(
+        patience: Patience,
         remote: Remote,
         client: Keys,
         publish: Arc<dyn Publish>,
@@ -70,7 +110,11 @@ impl Link {
         // One conversation, with the bunker.
         let machine = Machine::new(LocalSigner::new(client, Conversations::new(2)), remote.public_key);
         let machine = Mutex::new(machine);
-        Self { inner: Arc::new(Inner { client: key, remote, machine, publish, time, deadline }) }
+        Self { inner: Arc::new(Inner { client: key, remote, machine, publish, time, patience }) }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakLink {
+        WeakLink(Arc::downgrade(&self.inner))
     }
 
     /// The bunker.
@@ -87,7 +131,7 @@ impl Link {
     pub fn deliver(&self, event: &Event) -> bool {
         let answered = self.machine().answer(event);
         // The waiter may have given up in this moment.
-        answered.is_some_and(|(waiter, answer)| waiter.send(answer).is_ok())
+        answered.is_some_and(|(waiter, answer)| waiter.try_send(answer).is_ok())
     }
 
     /// Introduces this client with the secret of the bunker's address, and asks whose key is there. `permissions` is
@@ -99,10 +143,18 @@ impl Link {
     pub async fn connect(&self, secret: Option<Secret>, permissions: &str) -> Result<Bunker, SignerError> {
         // Whatever it answers but an error: some say ack, some repeat the secret.
         self.ask(Call::Connect { secret, permissions: permissions.to_owned() }).await?;
-        let key = self.ask(Call::GetPublicKey).await?;
-        let public_key = PublicKey::from_hex(key.trim())
-            .map_err(|_| SignerError::Unavailable("the bunker named no public key".to_owned()))?;
+        let public_key = self.key().await?;
         Ok(self.clone().resume(public_key))
+    }
+
+    /// Whose key is there, for a client that was let in.
+    ///
+    /// # Errors
+    /// As [`Link::connect`].
+    pub async fn key(&self) -> Result<PublicKey, SignerError> {
+        let key = self.ask(Call::GetPublicKey).await?;
+        PublicKey::from_hex(key.trim())
+            .map_err(|_| SignerError::Unavailable("the bunker named no public key".to_owned()))
     }
 
     /// The signer of a bunker that let this client in before, whose key is `public_key`.
@@ -126,48 +178,58 @@ impl Link {
         self.ask(Call::Logout).await.map(drop)
     }
 
-    fn machine(&self) -> MutexGuard<'_, Machine<oneshot::Sender<Answer>>> {
+    fn machine(&self) -> MutexGuard<'_, Machine<mpsc::Sender<Answer>>> {
         // Whatever a panic left behind, every entry of the map is right.
         self.inner.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks and waits for the answer.
     async fn ask(&self, call: Call) -> Result<String, SignerError> {
-        let Inner { remote, publish, time, deadline, .. } = &*self.inner;
+        let Inner { remote, publish, time, patience, .. } = &*self.inner;
         let id = Hex(codes::random()).to_string();
-        let (waiter, mut answer) = oneshot::channel();
+        let (waiter, mut answers) = mpsc::channel(ANSWERS);
         let at = Timestamp::from_secs(time.now_ms() / 1000);
         let event = self.machine().request(id.clone(), &call, at, waiter)?;
         let _waiting = Waiting { link: self, id };
         let sent = async {
-            let sends = remote.relays.iter().map(|relay| send(&**publish, relay, &event, *deadline));
+            let sends = remote.relays.iter().map(|relay| send(&**publish, relay, &event, patience.answer));
             let refusals: Vec<String> = join_all(sends).await.into_iter().flatten().collect();
             if refusals.len() < remote.relays.len() {
                 return std::future::pending().await;
             }
             refusals.join("; ")
         };
-        let why_not = tokio::select! {
-            biased;
-            answer = &mut answer => return taken(&call, answer),
-            reasons = sent => format!("no relay of the bunker's took the request: {reasons}"),
-            () = tokio::time::sleep(*deadline) => {
-                format!("no answer from the bunker within {} s", deadline.as_secs_f32())
+        tokio::pin!(sent);
+        let (mut wait, mut owner) = (patience.answer, patience.owner.as_ref());
+        let mut until = Instant::now() + wait;
+        let why_not = loop {
+            tokio::select! {
+                biased;
+                answer = answers.recv() => match answer {
+                    // Once: a bunker that goes on asking keeps nobody waiting for ever.
+                    Some(Answer::AuthUrl(url)) if is_link(&url) && let Some((told, longer)) = owner.take() => {
+                        told.asked(&url);
+                        (wait, until) = (*longer, Instant::now() + *longer);
+                    }
+                    answer => return taken(&call, answer),
+                },
+                reasons = &mut sent => break format!("no relay of the bunker's took the request: {reasons}"),
+                () = sleep_until(until) => break format!("no answer from the bunker within {} s", wait.as_secs_f32()),
             }
         };
         // It may have come in the same moment, from a relay that then went away.
-        answer.try_recv().map_or(Err(SignerError::Unavailable(why_not)), |answer| taken(&call, Ok(answer)))
+        answers.try_recv().map_or(Err(SignerError::Unavailable(why_not)), |answer| taken(&call, Some(answer)))
     }
 }
 
 /// What an answer means.
-fn taken(call: &Call, answer: Result<Answer, RecvError>) -> Result<String, SignerError> {
+fn taken(call: &Call, answer: Option<Answer>) -> Result<String, SignerError> {
     match answer {
-        Ok(Answer::Result(result)) => Ok(result),
-        Ok(Answer::Error(reason)) => Err(refusal(call, &reason)),
-        Ok(Answer::AuthUrl(url)) => Err(SignerError::Unavailable(authorise(&url))),
+        Some(Answer::Result(result)) => Ok(result),
+        Some(Answer::Error(reason)) => Err(refusal(call, &reason)),
+        Some(Answer::AuthUrl(url)) => Err(SignerError::Unavailable(authorise(&url))),
         // Only if its place were taken from it, which nobody does.
-        Err(_) => Err(SignerError::Unavailable("nobody waits for the bunker".to_owned())),
+        None => Err(SignerError::Unavailable("nobody waits for the bunker".to_owned())),
     }
 }
 
@@ -191,10 +253,14 @@ async fn send(publish: &dyn Publish, relay: &RelayUrl, event: &Event, deadline: 
     }
 }
 
+/// Whether an address may be shown to be opened. Any other could be made to do something when it is clicked.
+fn is_link(url: &str) -> bool {
+    (url.starts_with("https://") || url.starts_with("http://")) && !url.contains(char::is_whitespace)
+}
+
 /// What to tell the owner of a bunker that asks first.
 fn authorise(url: &str) -> String {
-    // Anything else could be made to do something when it is clicked.
-    if url.starts_with("https://") || url.starts_with("http://") {
+    if is_link(url) {
         format!("the bunker asks its owner to open URL {url}")
     } else {
         "the bunker asks its owner to open an address that is none".to_owned()

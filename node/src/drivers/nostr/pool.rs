@@ -149,6 +149,18 @@ impl Pool {
         self.inner.own.values().filter(|own| is_ready(&own.view.borrow())).count()
     }
 
+    /// Waits until one own relay is connected and has answered all that is wanted by now; at most `deadline`. Whether
+    /// it has.
+    pub async fn ready_on(&self, relay: &RelayUrl, deadline: Duration) -> bool {
+        let version = self.inner.shared.wanted.borrow().version();
+        let Some(own) = self.inner.own.get(relay) else { return false };
+        let mut view = own.view.clone();
+        let is_ready =
+            move |view: &View| view.status.connected && view.status.subscribed && view.version >= version;
+        let ready = timeout_at(Instant::now() + deadline, view.wait_for(is_ready)).await;
+        ready.is_ok_and(|view| view.is_ok())
+    }
+
     /// Ends all connections and waits for them. Who waits for an answer gets [`Ack::Unreached`].
     pub async fn shutdown(&self) {
         self.inner.shared.cancel.cancel();

@@ -49,16 +49,23 @@ impl<W> Machine<W> {
         Ok(event)
     }
 
-    /// Who waited for this event, and what it says. Nothing for what is not from the bunker, not genuine, or no answer
-    /// to what was asked.
-    pub(super) fn answer(&mut self, event: &Event) -> Option<(W, Answer)> {
+    /// Who waits for this event, and what it says. Nothing for what is not from the bunker, not genuine, or no answer
+    /// to what was asked. Who is told that the bunker asks its owner first waits on.
+    pub(super) fn answer(&mut self, event: &Event) -> Option<(W, Answer)>
+    where
+        W: Clone,
+    {
         if event.kind != KIND || event.pubkey != self.remote || self.waiting.is_empty() {
             return None;
         }
         event.verify().ok()?;
         let json = self.client.decrypt(&self.remote, &event.content).ok()?;
         let Response { id, answer } = Response::parse(&json)?;
-        Some((self.waiting.remove(&id)?, answer))
+        let waiter = match answer {
+            Answer::AuthUrl(_) => self.waiting.get(&id)?.clone(),
+            Answer::Result(_) | Answer::Error(_) => self.waiting.remove(&id)?,
+        };
+        Some((waiter, answer))
     }
 
     /// Nobody waits for that one any more.
@@ -139,6 +146,18 @@ mod tests {
         assert_eq!(machine.answer(&b), None, "a relay repeats");
         let a = event(&bunker, client, &Response::error("a", "no"));
         assert_eq!(machine.answer(&a), Some((1, Answer::Error("no".to_owned()))));
+        assert!(machine.is_idle());
+    }
+
+    #[test]
+    fn who_is_told_that_the_owner_is_asked_waits_on() {
+        let Two { mut machine, bunker, client } = two();
+        machine.request("a".to_owned(), &Call::Ping, at(), 1).unwrap();
+        let asks = Answer::AuthUrl("https://a.example".to_owned());
+        let first = event(&bunker, client, &Response { id: "a".to_owned(), answer: asks.clone() });
+        assert_eq!(machine.answer(&first), Some((1, asks)));
+        let then = event(&bunker, client, &Response::result("a", "pong"));
+        assert_eq!(machine.answer(&then), Some((1, Answer::Result("pong".to_owned()))));
         assert!(machine.is_idle());
     }
 

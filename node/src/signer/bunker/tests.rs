@@ -58,7 +58,8 @@ fn wire(deadline: Duration, ack: Ack, script: Box<Script>) -> (Arc<Wire>, Link) 
     let remote = Remote { public_key: transport.public_key(), relays };
     let wire = Wire { transport, user, script, ack, link: Mutex::default(), calls: Mutex::default() };
     let wire = Arc::new(wire);
-    let link = Link::within(deadline, remote, Keys::generate(), wire.clone(), Arc::new(System));
+    let patience = Patience { answer: deadline, ..Patience::default() };
+    let link = Link::patient(patience, remote, Keys::generate(), wire.clone(), Arc::new(System));
     *wire.link.lock().unwrap() = Some(link.clone());
     (wire, link)
 }
@@ -202,6 +203,86 @@ async fn a_bunker_that_asks_its_owner_first_says_where() {
     let (_wire, link) = scripted(|_, _| Some(Answer::AuthUrl("javascript:alert(1)".to_owned())));
     let error = link.ping().await.unwrap_err().to_string();
     assert!(!error.contains("javascript"), "{error}");
+}
+
+/// Writes down what it is told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Owner for Told {
+    fn asked(&self, url: &str) {
+        self.0.lock().unwrap().push(url.to_owned());
+    }
+}
+
+#[tokio::test]
+async fn an_owner_who_is_there_is_told_and_waited_for() {
+    let (told, user) = (Arc::new(Told::default()), signer());
+    let (asking, remote) = {
+        let (_, link) = scripted(honest);
+        let asks = |answer: Duration, longer| Patience {
+            answer,
+            owner: Some((told.clone() as Arc<dyn Owner>, longer)),
+        };
+        (asks, link.remote().clone())
+    };
+    // What is published is kept, and answered by hand.
+    #[derive(Debug, Default)]
+    struct Kept(Mutex<Vec<Event>>);
+    impl Publish for Kept {
+        fn publish<'a>(&'a self, _: &'a RelayUrl, event: &'a Event, _: Duration) -> BoxedFuture<'a, Ack> {
+            self.0.lock().unwrap().push(event.clone());
+            Box::pin(async { Ack::Accepted })
+        }
+    }
+    let remote = Remote { public_key: user.public_key(), ..remote };
+    let start = |answer, longer| {
+        let kept = Arc::new(Kept::default());
+        let link = Link::patient(
+            asking(answer, longer),
+            remote.clone(),
+            Keys::generate(),
+            kept.clone(),
+            Arc::new(System),
+        );
+        (link, kept)
+    };
+    let say = async |link: &Link, kept: &Kept, answer: Answer| {
+        let asked = kept.0.lock().unwrap().first().cloned().unwrap();
+        let now_s = System.now_ms() / 1000;
+        let id = event::read(&asked, &user, now_s).await.unwrap().id;
+        let response = Response { id, answer };
+        link.deliver(
+            &event::write(&response, asked.pubkey, &user, Timestamp::from_secs(now_s)).await.unwrap(),
+        )
+    };
+    let url = || Answer::AuthUrl("https://bunker.example/ok".to_owned());
+
+    // Told, and then answered.
+    let (link, kept) = start(SHORT, DEADLINE);
+    let mut ping = Box::pin(link.ping());
+    assert!(futures_util::poll!(&mut ping).is_pending());
+    assert!(say(&link, &kept, url()).await);
+    assert!(futures_util::poll!(&mut ping).is_pending());
+    assert_eq!(*told.0.lock().unwrap(), ["https://bunker.example/ok"]);
+    // Longer than an answer may take without him.
+    tokio::time::timeout(3 * SHORT, &mut ping).await.unwrap_err();
+    assert!(say(&link, &kept, Answer::Result("pong".to_owned())).await);
+    ping.await.unwrap();
+
+    // Told, and then nothing; and asked again and again.
+    let (link, kept) = start(DEADLINE, SHORT);
+    let mut ping = Box::pin(link.ping());
+    assert!(futures_util::poll!(&mut ping).is_pending());
+    assert!(say(&link, &kept, url()).await);
+    is_away(ping.await, "no answer");
+    let (link, kept) = start(DEADLINE, DEADLINE);
+    let mut ping = Box::pin(link.ping());
+    assert!(futures_util::poll!(&mut ping).is_pending());
+    assert!(say(&link, &kept, url()).await);
+    assert!(say(&link, &kept, url()).await);
+    is_away(ping.await, "open URL");
+    assert!(link.machine().is_idle());
 }
 
 #[tokio::test]
