@@ -122,6 +122,8 @@ enum Command {
     },
     /// Write a copy of the channels' state into the wallet's home
     Backup,
+    /// Look for what is new on the chain now instead of soon
+    Sync,
 }
 
 /// `oa wallet connect`
@@ -195,6 +197,12 @@ async fn perform(output: Output, wallet: &Connection, command: Command) -> Resul
             output.object(&answer);
             output.say(format!("written to {} on the wallet's machine", text(&answer, "file")));
             output.note("it is the channels' state, not the seed words; with every payment it grows old");
+            Ok(())
+        }
+        Command::Sync => {
+            let answer = admin(wallet, "oa_sync", json!({})).await?;
+            output.object(&answer);
+            output.say(format!("up to block {}", answer.get("block_height").unwrap_or(&Value::Null)));
             Ok(())
         }
     }

@@ -1,9 +1,10 @@
 //! `wallet.toml`: which coins, who tells about the chain, which relays, where peers come in. Unknown keys are refused.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oa_nips::nostr::RelayUrl;
-use oa_wallet::backend::ldk::{ChainSource, Config as Lightning, Lsp, Password};
+use oa_wallet::backend::ldk::{ChainSource, Config as Lightning, Lsp, Password, SyncRate};
 use oa_wallet::backend::{Network, NodeId};
 use oa_wallet::msat::Msat;
 use serde::Deserialize;
@@ -11,6 +12,11 @@ use serde::Deserialize;
 use super::secret;
 use crate::config::relay_url;
 use crate::error::{Error, Kind, Result};
+
+/// How often a chain of one's own is asked, in milliseconds: nobody minds, and everything there is quick.
+const REGTEST_SYNC_MS: u64 = 1_000;
+/// How often any may be asked at most, in milliseconds.
+const SYNC_MS_MIN: u64 = 50;
 
 /// Whose coins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -100,6 +106,9 @@ pub(crate) struct Chain {
     pub(crate) electrum: Option<String>,
     /// A bitcoind's RPC.
     pub(crate) bitcoind: Option<Bitcoind>,
+    /// How often it is asked, in milliseconds; by default as suits a public server, and every second on regtest. A
+    /// bitcoind is asked every two seconds.
+    pub(crate) sync_ms: Option<u64>,
 }
 
 /// `[chain.bitcoind]`
@@ -168,8 +177,20 @@ impl Config {
             announce: self.announce.clone(),
             rapid_gossip: self.rapid_gossip.clone(),
             lsp: self.lsp.as_ref().map(Provider::lsp).transpose()?,
+            sync: self.sync_rate(network),
             ..Lightning::new(dir, network, self.source()?)
         })
+    }
+
+    fn sync_rate(&self, network: Network) -> SyncRate {
+        let chain = self.chain.clone().unwrap_or_default();
+        let asked = chain.sync_ms.or((network == Network::Regtest).then_some(REGTEST_SYNC_MS));
+        match asked {
+            Some(ms) if chain.bitcoind.is_none() => {
+                SyncRate::Every(Duration::from_millis(ms.max(SYNC_MS_MIN)))
+            }
+            _ => SyncRate::Default,
+        }
     }
 
     fn source(&self) -> Result<ChainSource> {
@@ -218,6 +239,11 @@ mod tests {
         };
         assert!(matches!(config("esplora = \"http://x\"").source(), Ok(ChainSource::Esplora { .. })));
         assert!(config("").source().is_err());
+        let rate = |chain: &str, network| config(chain).sync_rate(network);
+        let every = |ms| SyncRate::Every(Duration::from_millis(ms));
+        assert_eq!(rate("esplora = \"http://x\"", Network::Regtest), every(1_000));
+        assert_eq!(rate("esplora = \"http://x\"", Network::Signet), SyncRate::Default);
+        assert_eq!(rate("esplora = \"http://x\"\nsync_ms = 0", Network::Signet), every(50));
         assert!(config("esplora = \"http://x\"\nelectrum = \"tcp://x:1\"").source().is_err());
         assert!(toml::from_str::<Config>("network = \"regtest\"\nrelays = []\nextra = 1").is_err());
         assert!(toml::from_str::<Config>("network = \"bitcoin\"\nrelays = []").is_err());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Inner;
 use super::receive::unposted;
 use super::{PurseError, StartError, refusal};
@@ -11,7 +13,12 @@ use crate::msat::Msat;
 use crate::store::Draft;
 
 /// Between two comparisons of the backend's balance with the ledger.
-const COMPARE_EVERY: Duration = Duration::from_secs(5);
+const COMPARE_EVERY: Duration = Duration::from_millis(500);
+/// How long the same difference has to be there until it is real: money that has just arrived in a channel is told of
+/// a moment later.
+const SURE_AFTER: Duration = Duration::from_secs(5);
+/// The same where no payment explains it: coins on the chain, or a channel that has just come or gone.
+const SURE_SOON_AFTER: Duration = Duration::from_secs(1);
 /// Before something that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Open payments of one read.
@@ -33,8 +40,22 @@ impl From<Balance> for Has {
     }
 }
 
-/// What a comparison saw: the ledger's length, and what the backend had. It counts when the next sees the same.
-type Seen = (u64, Has);
+/// A difference: the ledger's length, what the backend had, and since when. It counts when it stays.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    length: u64,
+    has: Has,
+    since: Instant,
+    /// No payment explains it.
+    is_of_chain: bool,
+}
+
+impl Seen {
+    fn is_real(&self) -> bool {
+        let after = if self.is_of_chain { SURE_SOON_AFTER } else { SURE_AFTER };
+        self.since.elapsed() >= after
+    }
+}
 
 impl Inner {
     /// Brings the ledger up to what the backend knows.
@@ -59,7 +80,8 @@ impl Inner {
     /// Until the purse is stopped.
     pub(super) async fn keep(&self) {
         let mut compare = tokio::time::interval(COMPARE_EVERY);
-        let mut seen = None;
+        compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut seen, mut channel_changed) = (None, false);
         // Kept over the comparisons: a reader that is dropped in the midst might pass an event over.
         let mut next = self.backend.next_event();
         loop {
@@ -68,21 +90,28 @@ impl Inner {
                 () = self.cancel.cancelled() => return,
                 delivery = &mut next => delivery,
                 _ = compare.tick() => {
-                    match self.compare(seen).await {
-                        Ok(now) => seen = now,
+                    match self.compare(seen, channel_changed).await {
+                        Ok(now) => {
+                            channel_changed &= now.is_some();
+                            seen = now;
+                        }
                         Err(error) => tracing::warn!(%error, "the ledger is not compared"),
                     }
                     continue;
                 }
             };
             match delivery {
-                Ok(delivery) => match self.happened(delivery.event).await {
-                    Ok(()) => self.acknowledge(delivery.id).await,
-                    Err(error) => {
-                        tracing::warn!(%error, "an event is not dealt with yet");
-                        self.pause().await;
+                Ok(delivery) => {
+                    channel_changed |=
+                        matches!(delivery.event, Event::ChannelReady { .. } | Event::ChannelClosed { .. });
+                    match self.happened(delivery.event).await {
+                        Ok(()) => self.acknowledge(delivery.id).await,
+                        Err(error) => {
+                            tracing::warn!(%error, "an event is not dealt with yet");
+                            self.pause().await;
+                        }
                     }
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the wallet behind the ledger does not tell what happens");
                     self.pause().await;
@@ -138,35 +167,36 @@ impl Inner {
         }
     }
 
-    /// Compares when nothing is under way. A difference that two comparisons saw, with no posting between, is real:
-    /// coins that came or went on the chain, fees of channels, routing earned.
-    async fn compare(&self, before: Option<Seen>) -> Result<Option<Seen>, PurseError> {
+    /// Compares when nothing is under way. A difference that stays, with no posting between, is real: coins that came
+    /// or went on the chain, fees of channels, routing earned.
+    async fn compare(&self, before: Option<Seen>, channel_changed: bool) -> Result<Option<Seen>, PurseError> {
         let has = match self.backend.balance().await {
             Ok(balance) => Has::from(balance),
             Err(BackendError::Unavailable(_)) => return Ok(None),
             Err(error) => return Err(refusal(error)),
         };
-        let (length, differs) = self
+        let kept = self
             .book
             .read(move |store| -> Result<_, PurseError> {
                 if !open_payments(store, None, 1)?.is_empty() {
-                    return Ok((0, false));
+                    return Ok(None);
                 }
                 let mut draft = Draft::new(store);
                 let mut ledger = Ledger::new(&mut draft);
-                let (length, book) = (ledger.length()?, ledger.book()?);
-                Ok((length, (book.lightning, book.onchain) != (has.lightning, has.onchain)))
+                let book = ledger.book()?;
+                Ok(Some((ledger.length()?, Has { lightning: book.lightning, onchain: book.onchain })))
             })
             .await?;
-        if !differs {
-            return Ok(None);
+        let Some((length, kept)) = kept.filter(|(_, kept)| *kept != has) else { return Ok(None) };
+        let is_of_chain = channel_changed || kept.lightning == has.lightning;
+        let before = before.filter(|before| (before.length, before.has) == (length, has));
+        let seen =
+            Seen { length, has, since: before.map_or_else(Instant::now, |before| before.since), is_of_chain };
+        if !seen.is_real() {
+            return Ok(Some(seen));
         }
-        let now = (length, has);
-        if before == Some(now) {
-            self.post_difference(length, has).await?;
-            return Ok(None);
-        }
-        Ok(Some(now))
+        self.post_difference(length, has).await?;
+        Ok(None)
     }
 
     /// Adjusts the assets to what the backend has; what the house gains or loses by it is the operator's, as far as

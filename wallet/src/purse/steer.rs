@@ -13,12 +13,13 @@ use crate::msat::Msat;
 use crate::nwc::message::{Error, ErrorCode};
 
 /// All of them.
-pub(super) const METHODS: [&str; 7] = [
+pub(super) const METHODS: [&str; 8] = [
     "oa_address",
     "oa_channels",
     "oa_open_channel",
     "oa_close_channel",
     "oa_backup",
+    "oa_sync",
     "oa_transfer",
     "oa_accounts",
 ];
@@ -65,6 +66,7 @@ impl Inner {
             "oa_open_channel" => self.open_channel(read(params)?).await,
             "oa_close_channel" => self.close_channel(read(params)?).await,
             "oa_backup" => self.back_up().await,
+            "oa_sync" => self.sync().await,
             "oa_transfer" => self.transfer(read(params)?).await,
             "oa_accounts" => self.accounts(read(params)?).await,
             other => Err(Error::new(ErrorCode::NotImplemented, format!("method {other:?} is not known"))),
@@ -125,6 +127,12 @@ impl Inner {
         let backup = self.backend.backup(&file).await.map_err(told)?;
         let channels: Vec<_> = backup.channels.iter().map(ToString::to_string).collect();
         Ok(json!({ "file": file.display().to_string(), "bytes": backup.bytes, "channels": channels }))
+    }
+
+    async fn sync(&self) -> Result<Value, Error> {
+        self.backend.sync().await.map_err(told)?;
+        let info = self.backend.info().await.map_err(told)?;
+        Ok(json!({ "block_height": info.block_height, "block_hash": info.block_hash }))
     }
 
     async fn transfer(&self, transfer: Transfer) -> Result<Value, Error> {
