@@ -1,44 +1,22 @@
 //! Other people's clients, as their users would write them, talk to the concierge. `tests/interop/install.sh`
 //! installs them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
+use oa_tests::interop::{installed, node, script};
 use oa_tests::world::{DEADLINE, World, field, programs};
 use serde_json::Value;
 use tokio::process::Command;
 
-/// The scripts.
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop");
-
-/// Where the clients are installed, which they must be.
-fn installed() -> Result<PathBuf> {
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/oa-tests"));
-    let cache = std::env::var_os("OA_TEST_CACHE").map(PathBuf::from).or_else(home).context("no HOME")?;
-    let dir = cache.join("interop");
-    let wanted = ["package.json", "requirements.txt"]
-        .map(|file| std::fs::read_to_string(Path::new(SCRIPTS).join(file)).unwrap_or_default())
-        .concat();
-    let found = std::fs::read_to_string(dir.join("installed")).unwrap_or_default();
-    ensure!(
-        found.trim() == wanted.trim(),
-        "the clients are not installed, or old: run tests/interop/install.sh"
-    );
-    Ok(dir)
-}
-
 fn nostr_tools(dir: &Path) -> Result<Command> {
-    let mut command = Command::new("node");
-    // A module from stdin finds its dependencies by the current folder.
-    let script = std::fs::File::open(Path::new(SCRIPTS).join("nostr-tools.mjs"))?;
-    command.current_dir(dir).args(["--input-type=module", "-"]).stdin(Stdio::from(script));
-    Ok(command)
+    node(dir, "nostr-tools.mjs")
 }
 
 fn nostr_sdk(dir: &Path) -> Result<Command> {
     let mut command = Command::new(dir.join("python/bin/python"));
-    command.arg(Path::new(SCRIPTS).join("nostr_sdk_client.py")).stdin(Stdio::null());
+    command.arg(script("nostr_sdk_client.py")).stdin(Stdio::null());
     Ok(command)
 }
 

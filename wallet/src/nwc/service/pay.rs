@@ -187,8 +187,20 @@ impl Machine {
             Ok(paid) if paid.state == State::Settled => self.settle(id, &paid, true),
             Ok(paid) if paid.state.is_terminal() => self.payment_failed(id, failed()),
             Ok(_) | Err(PurseError::Unknown) => self.wait(id, 0),
+            Err(PurseError::InsufficientBalance) => self.payment_failed(id, self.too_little(id)),
             Err(error) => self.payment_failed(id, error.into()),
         }
+    }
+
+    /// Says what it takes and not what there is, which is for the scope `read`.
+    fn too_little(&self, id: EventId) -> Error {
+        let takes = match self.jobs.get(&id).map(|job| (due(job), &job.row.stage)) {
+            Some((Ok(due), Stage::Asked { max_fee, .. })) => {
+                format!(": this takes {}, and up to {max_fee} for fees where it leaves the wallet", due.amount)
+            }
+            _ => String::new(),
+        };
+        Error::new(ErrorCode::InsufficientBalance, format!("insufficient balance{takes}"))
     }
 
     /// Looks again later. What may take hours takes no turn.
