@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use oa_nips::files::{self, Assembler, Frame, FramesKind, Message, OpId, Reply, Request, Verb};
+use oa_nips::files::watch::{Feed, StreamFrame, Word};
+use oa_nips::files::{self, Assembler, Frame, FramesKind, Message, OpError, OpId, Reply, Request, Verb};
 use oa_nips::hex::Hex;
 use oa_nips::kind;
 use oa_nips::nostr::{Filter, Keys, PublicKey, RelayUrl, Timestamp};
@@ -66,7 +67,8 @@ impl Caller {
         let relays = vec![RelaySpec { url: relay.clone(), wide: false }];
         let config = pool::Config { relays, ..pool::Config::default() };
         let pool = Pool::start(config, Arc::new(Key(signer.clone())), None, sender);
-        pool.stand("op", Filter::new().kind(kind::FILES_REPLY).pubkey(signer.public_key()));
+        let kinds = [kind::FILES_REPLY, kind::FILES_STREAM];
+        pool.stand("op", Filter::new().kinds(kinds).pubkey(signer.public_key()));
         ensure!(pool.ready(1, SOON).await == 1, "no relay");
         Ok(Self { signer, node, relay, pool, incoming })
     }
@@ -82,12 +84,17 @@ impl Caller {
     /// When the relay does not take it.
     pub async fn send(&self, request: &Request, at_s: u64) -> Result<()> {
         for frame in request.frames() {
-            let content = self.signer.nip44_encrypt(&self.node, &frame.to_json()).await?;
-            let at = Timestamp::from_secs(at_s);
-            let event = files::event(FramesKind::Request, self.signer.public_key(), self.node, content, at);
-            let event = self.signer.sign(event).await?;
-            ensure!(self.pool.publish(&self.relay, &event, SOON).await == Ack::Accepted, "request refused");
+            self.say(&frame.to_json(), at_s).await?;
         }
+        Ok(())
+    }
+
+    async fn say(&self, json: &str, at_s: u64) -> Result<()> {
+        let content = self.signer.nip44_encrypt(&self.node, json).await?;
+        let at = Timestamp::from_secs(at_s);
+        let event = files::event(FramesKind::Request, self.signer.public_key(), self.node, content, at);
+        let event = self.signer.sign(event).await?;
+        ensure!(self.pool.publish(&self.relay, &event, SOON).await == Ack::Accepted, "request refused");
         Ok(())
     }
 
@@ -98,6 +105,9 @@ impl Caller {
         let listen = async {
             while let Some(next) = self.incoming.recv().await {
                 let Incoming::Event { event, .. } = next else { continue };
+                if event.kind != kind::FILES_REPLY {
+                    continue;
+                }
                 let json = self.signer.nip44_decrypt(&self.node, &event.content).await.ok()?;
                 let frame = Frame::parse(&json).ok().filter(|frame| frame.op == op)?;
                 if let Some(whole) = assembler.push(frame).ok()? {
@@ -118,6 +128,40 @@ impl Caller {
         let mut request = Request::new(op, Verb::Watch, path, Vec::new());
         (request.offset, request.count) = (offset, credit);
         self.send(&request, now_s()).await
+    }
+
+    /// Begins a watch, and ends it with its first frame; answers why there is none, if there is none.
+    ///
+    /// # Errors
+    /// When nothing comes.
+    pub async fn try_watch(&mut self, path: &str) -> Result<std::result::Result<(), OpError>> {
+        let op = Hex(codes::random().first_chunk().copied().context("randomness")?);
+        let request = Request { count: 1, ..Request::new(op, Verb::Watch, path, Vec::new()) };
+        self.send(&request, now_s()).await?;
+        let mut assembler = Assembler::default();
+        let listen = async {
+            while let Some(next) = self.incoming.recv().await {
+                let Incoming::Event { event, .. } = next else { continue };
+                let json = self.signer.nip44_decrypt(&self.node, &event.content).await?;
+                if event.kind == kind::FILES_STREAM {
+                    let frame = StreamFrame::parse(&json)?;
+                    if frame.op == op {
+                        return Ok(frame.end.map_or(Ok(()), Err));
+                    }
+                } else if let Some(whole) =
+                    Frame::parse(&json).ok().filter(|frame| frame.op == op).map(|f| assembler.push(f))
+                    && let Some(whole) = whole?
+                {
+                    return Ok(Message::into_reply(whole).map(|_| ()));
+                }
+            }
+            anyhow::bail!("nothing more comes")
+        };
+        let answer = timeout(SOON, listen).await.with_context(|| format!("no frame of {path}"))??;
+        if answer.is_ok() {
+            self.say(&Feed { op, word: Word::Stop }.to_json(), now_s()).await?;
+        }
+        Ok(answer)
     }
 
     /// Asks, and waits for the answer.

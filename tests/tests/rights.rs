@@ -1,4 +1,4 @@
-//! The table of rights, carried out: every role, every path, reading and writing, against a node that runs.
+//! The table of rights, carried out: every role, every path, reading, writing and watching, against a node that runs.
 
 #![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
@@ -86,6 +86,8 @@ async fn from_outside_every_role_may_do_what_the_table_says_and_nothing_else() {
                     let reply = caller.ask(verb, &path, "\u{1}no such thing").await.unwrap();
                     check(*role, &path, verb, allowed, &reply);
                 }
+                let watched = caller.try_watch(&path).await.unwrap().map(|()| Vec::new());
+                check(*role, &path, Verb::Watch, line.of(*role).has(Right::Watch), &watched);
             }
         }
     }

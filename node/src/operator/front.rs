@@ -48,6 +48,8 @@ impl Front {
     /// As watching it: it is not there, or not for this caller, or a folder.
     pub(super) async fn watch(&self, caller: &PublicKey, path: &str) -> Result<Box<dyn Source>, OpError> {
         let place = Place::find(&self.admin, caller, path)?;
+        // Before anything else is told of it.
+        place.may_watch()?;
         let file_type = place.stat(&self.admin).await?.file_type;
         if file_type == FileType::Dir {
             return Err(OpError::new(Code::IsDir, format!("{path}: is a folder")));

@@ -211,6 +211,14 @@ impl Place {
         found.mount.service.read(&cx, &found.rest, span).await.map_err(|error| error.at(&self.whole))
     }
 
+    /// Whether its caller may watch what is there.
+    ///
+    /// # Errors
+    /// When he may not.
+    pub(super) fn may_watch(&self) -> Result<(), Error> {
+        self.check(Right::Watch)
+    }
+
     /// Where a watcher reads, and what wakes it.
     pub(super) fn watch(&self, admin: &Admin) -> Result<Watch, Error> {
         self.check(Right::Watch)?;
