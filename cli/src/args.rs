@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::client::Choice;
+
 /// Where everything of ours lives, and how to print.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
@@ -153,9 +155,10 @@ pub(crate) struct Move {
 /// Whether to leave a command for a node that is offline.
 #[derive(Debug, Args)]
 pub(crate) struct Queue {
-    /// Leave it on the relay for a node that is offline, for seven days at most
-    #[arg(long)]
-    pub(crate) queue: bool,
+    /// Leave it on the relay for a node that is offline, for seven days at most. It is done after what this home has
+    /// queued before; with --queue=new, and what is queued after that, it waits for nothing
+    #[arg(long, value_name = "QUEUE", num_args = 0..=1, require_equals = true, default_missing_value = "home")]
+    pub(crate) queue: Option<Choice>,
     /// Wait for its answer, so long at most [default: 10m]
     #[arg(long, requires = "queue", value_name = "TIME", value_parser = duration)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "10m")]

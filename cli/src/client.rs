@@ -6,9 +6,10 @@
 //! - `call`: one request, from its first sending to its answer or the truth about having none
 //! - `watch`: a file that is read as it grows
 //! - `tree`: for a mount
-//! - `mail`: direct messages; `queued`: commands for a node that is offline
+//! - `mail`: direct messages; `queued`: commands for a node that is offline; `line`: which queue they stand in
 
 mod call;
+mod line;
 mod mail;
 mod queued;
 mod router;
@@ -37,6 +38,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::call::CallError;
 pub(crate) use self::queued::Order;
+pub(crate) use self::line::Choice;
 use self::router::Routes;
 use crate::error::{Error, Kind, Result};
 use crate::passphrase::PassphraseSource;

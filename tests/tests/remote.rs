@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use oa_tests::split::{Plan, Split};
-use oa_tests::world::{DEADLINE, Done, Program, World, programs};
+use oa_tests::world::{DEADLINE, Done, Program, World, eventually, programs};
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -111,4 +111,34 @@ async fn commands_wait_for_a_node_that_is_away_and_run_once() -> Result<()> {
     let pokes = lines.iter().filter(|line| kind(line).as_deref() == Some("poke")).count();
     ensure!(pokes == 1, "{lines:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn commands_of_several_invocations_run_in_their_order() -> Result<()> {
+    let world = World::new()?;
+    let mut split = Split::start(&world, Plan::default()).await?;
+    split.node.terminate(DEADLINE).await?;
+    let home = split.home.clone();
+    let note = |n: u32| format!("/agents/concierge/memory/notes/{n}");
+    // Each needs what the one before it left: out of order, one finds nothing to move.
+    home.oa(&["write", &note(0), "first", "--queue"]).await?.ok()?;
+    for n in 0..9 {
+        home.oa(&["mv", &note(n), &note(n + 1), "--queue"]).await?.ok()?;
+    }
+    let out = home.oa(&["write", &note(10), "last", "--queue", "--json"]).await?.json()?;
+    ensure!(out.first().and_then(|line| line.get("seq")) == Some(&10.into()), "{out:?}");
+    // A queue of its own waits for none of them.
+    let new = home.oa(&["write", &note(11), "new", "--queue=new", "--json"]).await?.json()?;
+    ensure!(new.first().and_then(|line| line.get("seq")) == Some(&0.into()), "{new:?}");
+    let last = ["rm", &note(11), "--queue", "--wait=50s"];
+    let (last, back) = tokio::join!(home.oa(&last), split.node.restart());
+    back?;
+    last?.ok()?;
+    eventually(DEADLINE, || async {
+        home.oa(&["cat", &note(10)]).await?.ok()?;
+        let moved = home.oa(&["cat", &note(9)]).await?.ok()?;
+        ensure!(moved.trim() == "first", "{moved}");
+        Ok(())
+    })
+    .await
 }

@@ -1,12 +1,11 @@
 //! Commands for a node that is offline: they wait on the relay, and their answers come back as mail.
 
-use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oa_nips::files::queued::{self, Command, EXPIRES_S_MAX, QueueId};
 use oa_nips::files::{Assembler, Reply, Request, Verb};
-use oa_nips::hex::Hex;
 use oa_nips::mail;
 use oa_nips::nostr::nips::nip44;
 use oa_nips::nostr::{Event, EventId, JsonUtil as _, Keys, PublicKey, Timestamp};
@@ -15,6 +14,7 @@ use oa_node::codes;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, timeout_at};
 
+use super::line::{Choice, Line};
 use super::{Client, Inner, failed, fresh};
 use crate::error::{Error, Kind, Result};
 
@@ -29,57 +29,91 @@ pub(crate) struct Order {
     pub(crate) body: Vec<u8>,
 }
 
-/// Commands that the relay has, in their order.
+/// A command that the relay has.
 #[derive(Debug)]
 pub(crate) struct Queued {
     /// The queue.
     pub(crate) id: QueueId,
-    commands: Vec<EventId>,
+    /// Its place there.
+    pub(crate) seq: u32,
+    /// Whether a command of an earlier invocation was sent before it, of which nobody knew whether the relay had it.
+    pub(crate) was_interrupted: bool,
+    command: EventId,
     mail: broadcast::Receiver<Arc<Event>>,
 }
 
 impl Client {
-    /// Leaves commands for the node, which does them in this order; answers once the relay has them all.
+    /// Leaves a command for the node, which does it after those before it in its queue; answers once the relay has it.
     ///
     /// # Errors
-    /// When one is too long, or the relay does not take one: those before it may be done.
-    pub(crate) async fn queue(&self, orders: Vec<Order>) -> Result<Queued> {
-        let Inner { signer, pool, remembered, routes, .. } = &*self.inner;
-        let (mail, id) = (routes.mail(), Hex(codes::random().first_chunk().copied().unwrap_or_default()));
+    /// When it is too long, or the relay does not take it.
+    pub(crate) async fn queue(&self, home: &Path, choice: Choice, order: Order) -> Result<Queued> {
+        let Inner { signer, routes, .. } = &*self.inner;
         let (me, node, now_s) = (signer.public_key(), self.node(), self.inner.now_s());
-        let mut commands = Vec::new();
-        for (Order { verb, path, body }, seq) in orders.into_iter().zip(0..) {
-            let request = Request::new(fresh(), verb, path, body);
-            let command = Command { queue: id, seq, request, expires_s: now_s + EXPIRES_S_MAX };
-            let rumor = command
-                .rumor(me, node, Timestamp::from_secs(now_s))
-                .map_err(|error| Error::new(Kind::Usage, format!("it cannot be queued: {error}")))?;
-            let wrap = wrapped(&mail::to_json(&rumor), &node, &**signer, now_s).await.map_err(failed)?;
-            match pool.publish(&remembered.relay, &wrap, DEADLINE).await {
-                Ack::Accepted => commands.extend(rumor.id),
-                Ack::Refused(reason) => {
-                    let message = format!("{} refused command {seq}: {reason}", remembered.relay);
-                    return Err(Error::new(Kind::Denied, message));
-                }
-                Ack::Unreached(reason) => {
-                    let message = format!("{} did not take command {seq}: {reason}", remembered.relay);
-                    return Err(Error::new(Kind::TimedOut, message)
-                        .hint("it may have been taken all the same, and be done"));
-                }
+        let mail = routes.mail();
+        let mut line = Line::open(home, choice, me, node, now_s).await?;
+        let was_interrupted = self.send_unsent(&mut line).await?;
+        let (id, seq) = line.place();
+        let Order { verb, path, body } = order;
+        let request = Request::new(fresh(), verb, path, body);
+        let command = Command { queue: id, seq, request, expires_s: now_s + EXPIRES_S_MAX };
+        let unqueued = |reason: &dyn std::fmt::Display| {
+            Error::new(Kind::Usage, format!("it cannot be queued: {reason}"))
+        };
+        let rumor = command.rumor(me, node, Timestamp::from_secs(now_s)).map_err(|error| unqueued(&error))?;
+        let command = rumor.id.ok_or_else(|| unqueued(&"it has no id"))?;
+        let wrap = wrapped(&mail::to_json(&rumor), &node, &**signer, now_s).await.map_err(failed)?;
+        line.take(&wrap, now_s)?;
+        let relay = &self.inner.remembered.relay;
+        match self.leave(&wrap).await {
+            Ack::Accepted => line.sent()?,
+            Ack::Refused(reason) => {
+                line.refused()?;
+                return Err(Error::new(Kind::Denied, format!("{relay} refused the command: {reason}")));
+            }
+            Ack::Unreached(reason) => {
+                let message = format!("{relay} did not take the command: {reason}");
+                return Err(Error::new(Kind::TimedOut, message).hint(
+                    "it may have been taken all the same; with the next --queue it is sent again, with --queue=new it is not",
+                ));
             }
         }
-        Ok(Queued { id, commands, mail })
+        Ok(Queued { id, seq, was_interrupted, command, mail })
     }
 
-    /// Waits for the answers to all commands of a queue.
+    /// Sends what an earlier invocation could not be sure of; answers whether there was something.
+    async fn send_unsent(&self, line: &mut Line) -> Result<bool> {
+        let Some(wrap) = line.unsent().cloned() else { return Ok(false) };
+        match self.leave(&wrap).await {
+            Ack::Accepted => line.sent().map(|()| true),
+            // Whether it was taken the first time stays unknown, so its place can neither be used nor waited for.
+            Ack::Refused(reason) => {
+                tracing::warn!(reason, "an earlier command is refused now; a new queue begins");
+                line.renew(self.inner.now_s());
+                Ok(false)
+            }
+            Ack::Unreached(reason) => {
+                let message =
+                    format!("{} did not take an earlier command: {reason}", self.inner.remembered.relay);
+                Err(Error::new(Kind::TimedOut, message).hint(
+                    "this one was not sent; it is to be done after that one, but with --queue=new it waits for nothing",
+                ))
+            }
+        }
+    }
+
+    async fn leave(&self, wrap: &Event) -> Ack {
+        self.inner.pool.publish(&self.inner.remembered.relay, wrap, DEADLINE).await
+    }
+
+    /// Waits for the answer to a command.
     ///
     /// # Errors
-    /// [`Kind::TimedOut`]; the commands still wait for the node.
-    pub(crate) async fn replies(&self, queued: &mut Queued, wait: Duration) -> Result<Vec<Reply>> {
+    /// [`Kind::TimedOut`]; the command still waits for the node.
+    pub(crate) async fn reply(&self, mut queued: Queued, wait: Duration) -> Result<Reply> {
         let deadline = Instant::now() + wait;
-        let mut open: HashMap<EventId, Assembler> = HashMap::new();
-        let mut done: HashMap<EventId, Reply> = HashMap::new();
-        while done.len() < queued.commands.len() {
+        let mut frames = Assembler::default();
+        loop {
             let event = match timeout_at(deadline, queued.mail.recv()).await {
                 Ok(Ok(event)) => event,
                 Ok(Err(RecvError::Lagged(count))) => {
@@ -87,23 +121,19 @@ impl Client {
                     continue;
                 }
                 Ok(Err(RecvError::Closed)) | Err(_) => {
-                    let count = queued.commands.len() - done.len();
-                    let message =
-                        format!("{count} of {} commands are not answered yet", queued.commands.len());
-                    return Err(Error::new(Kind::TimedOut, message).hint(
-                        "they wait on the relay for seven days and are done when the node comes back",
+                    return Err(Error::new(Kind::TimedOut, "the command is not answered yet").hint(
+                        "it waits on the relay for seven days and is done when the node comes back, after those before it",
                     ));
                 }
             };
             let Some((command, frame)) = self.open_reply(&event).await else { continue };
-            if !queued.commands.contains(&command) || done.contains_key(&command) {
+            if command != queued.command {
                 continue;
             }
-            if let Ok(Some(message)) = open.entry(command).or_default().push(frame) {
-                done.insert(command, message.into_reply());
+            if let Ok(Some(message)) = frames.push(frame) {
+                return Ok(message.into_reply());
             }
         }
-        Ok(queued.commands.iter().filter_map(|command| done.remove(command)).collect())
     }
 
     async fn open_reply(&self, event: &Event) -> Option<(EventId, oa_nips::files::Frame)> {

@@ -1,10 +1,12 @@
 //! `oa ls | stat | cat | call | write | append | mkdir | rm | mv`: the node's tree, path by path.
 
-use oa_nips::files::{Code, FileType, MESSAGE_BYTES_MAX, Reply, Request, Verb};
+use std::time::Duration;
+
+use oa_nips::files::{Code, FileType, MESSAGE_BYTES_MAX, Request, Verb};
 use serde_json::json;
 
 use crate::args::{Content, Move, One, Place, Queue};
-use crate::client::{CallError, Client, Order};
+use crate::client::{CallError, Choice, Client, Order};
 use crate::commands::{connect, stdin_bytes};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -80,8 +82,8 @@ pub(crate) async fn mv(context: &Context, args: Move) -> Result<()> {
 
 async fn change(context: &Context, order: Order, queue: &Queue) -> Result<()> {
     let client = connect(context).await?;
-    let changed = if queue.queue {
-        leave(context, &client, order, queue).await
+    let changed = if let Some(choice) = queue.queue {
+        leave(context, &client, order, choice, queue.wait).await
     } else {
         let Order { verb, path, body } = order;
         client.ask(verb, &path, body).await.and_then(|answer| answered(context, &answer))
@@ -91,16 +93,24 @@ async fn change(context: &Context, order: Order, queue: &Queue) -> Result<()> {
 }
 
 /// Leaves a command on the relay; says its queue, or waits for what it answers.
-async fn leave(context: &Context, client: &Client, order: Order, queue: &Queue) -> Result<()> {
-    let mut queued = client.queue(vec![order]).await?;
-    let Some(wait) = queue.wait else {
-        context.output.object(&json!({ "queue": queued.id }));
+async fn leave(
+    context: &Context,
+    client: &Client,
+    order: Order,
+    choice: Choice,
+    wait: Option<Duration>,
+) -> Result<()> {
+    let queued = client.queue(&context.home, choice, order).await?;
+    if queued.was_interrupted {
+        context.output.note("an earlier command, which may not have reached the relay, was sent before it");
+    }
+    let Some(wait) = wait else {
+        context.output.object(&json!({ "queue": queued.id, "seq": queued.seq }));
         context.output.say(queued.id.to_string());
         return Ok(());
     };
     context.output.note(format!("queued as {}", queued.id));
-    let replies = client.replies(&mut queued, wait).await?;
-    replies.into_iter().try_for_each(|reply: Reply| answered(context, &reply.map_err(Error::from)?))
+    answered(context, &client.reply(queued, wait).await?.map_err(Error::from)?)
 }
 
 fn answered(context: &Context, answer: &[u8]) -> Result<()> {
