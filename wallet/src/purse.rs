@@ -10,7 +10,7 @@
 //!
 //! - `send`: payments; `receive`: invoices; `show`: how both look
 //! - `keep`: the task that reads the backend's events and compares its balance with the ledger
-//! - `steer`: the methods for admin connections, `oa_…`
+//! - `steer`: the methods for admin connections, `oa_…`; `offer`: those of offers
 //! - `book`: drafts and commits; `note`: the rows kept beside the ledger's
 //!
 //! [`LedgerPurse::start`] recovers and starts the task; it ends with [`LedgerPurse::stop`].
@@ -19,6 +19,7 @@ mod book;
 mod keep;
 mod locks;
 mod note;
+mod offer;
 mod receive;
 mod send;
 mod show;
@@ -92,6 +93,8 @@ struct Inner {
     config: Config,
     clock: Clock,
     locks: Locks,
+    /// Held from before an offer is paid until the payment's name is written down.
+    offers: tokio::sync::Mutex<()>,
     notices: mpsc::Sender<Notice>,
     /// Ends with [`LedgerPurse::stop`].
     cancel: CancellationToken,
@@ -132,6 +135,7 @@ impl LedgerPurse {
             config,
             clock,
             locks: Locks::default(),
+            offers: tokio::sync::Mutex::default(),
             notices,
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),

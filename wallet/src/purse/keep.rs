@@ -140,7 +140,7 @@ impl Inner {
         match event {
             Event::Received { hash, amount, .. } => self.received(hash, amount).await,
             Event::Held { hash, amount, deadline } => self.held(hash, amount, deadline).await,
-            Event::Sent { hash, preimage, fee, .. } => match self.sent(hash, fee, preimage).await {
+            Event::Sent { id, preimage, fee, .. } => match self.sent(id, fee, preimage).await {
                 // Settled before with other figures: told in the log, and nothing to be done again.
                 Err(PurseError::Refused(_)) => Ok(()),
                 done => done,

@@ -187,7 +187,7 @@ impl Inner {
         }
     }
 
-    async fn fail(&self, hash: PaymentHash, reason: String) -> Result<(), PurseError> {
+    pub(super) async fn fail(&self, hash: PaymentHash, reason: String) -> Result<(), PurseError> {
         let at_ms = self.now_ms();
         self.book
             .write(move |draft| {
@@ -258,7 +258,13 @@ impl Inner {
         preimage: Option<Preimage>,
     ) -> Result<(), PurseError> {
         let _lock = self.locks.lock(hash).await;
-        let Some(row) = self.row(hash).await? else {
+        let mut row = self.row(hash).await?;
+        if row.is_none() {
+            // An offer's payment may be over before its name is written down.
+            let _written_down = self.offers.lock().await;
+            row = self.row(hash).await?;
+        }
+        let Some(row) = row else {
             tracing::error!(%hash, "a payment that nobody here began was sent");
             return Ok(());
         };
@@ -388,7 +394,7 @@ impl Order {
 }
 
 /// A payment that is over stays as it is: what is said of it afterwards is for people to look at.
-fn unchanged(error: PaymentError) -> PurseError {
+pub(super) fn unchanged(error: PaymentError) -> PurseError {
     match error {
         PaymentError::Post(PostError::Store(error)) => error.into(),
         PaymentError::Post(error) => unposted(error),

@@ -1,5 +1,7 @@
 //! What admin connections do with the wallet itself: see "The wallet's own methods" in `nwc/ADMIN.md`.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -13,13 +15,15 @@ use crate::msat::Msat;
 use crate::nwc::message::{Error, ErrorCode};
 
 /// All of them.
-pub(super) const METHODS: [&str; 8] = [
+pub(super) const METHODS: [&str; 10] = [
     "oa_address",
     "oa_channels",
     "oa_open_channel",
     "oa_close_channel",
     "oa_backup",
     "oa_sync",
+    "oa_offer",
+    "oa_pay_offer",
     "oa_transfer",
     "oa_accounts",
 ];
@@ -59,7 +63,7 @@ struct Accounts {
 }
 
 impl Inner {
-    pub(super) async fn steer(&self, method: &str, params: Value) -> Result<Value, Error> {
+    pub(super) async fn steer(self: &Arc<Self>, method: &str, params: Value) -> Result<Value, Error> {
         match method {
             "oa_address" => Ok(json!({ "address": self.backend.address().await.map_err(told)? })),
             "oa_channels" => self.channels().await,
@@ -67,6 +71,8 @@ impl Inner {
             "oa_close_channel" => self.close_channel(read(params)?).await,
             "oa_backup" => self.back_up().await,
             "oa_sync" => self.sync().await,
+            "oa_offer" => self.make_offer(read(params)?).await,
+            "oa_pay_offer" => self.pay_offer(read(params)?).await,
             "oa_transfer" => self.transfer(read(params)?).await,
             "oa_accounts" => self.accounts(read(params)?).await,
             other => Err(Error::new(ErrorCode::NotImplemented, format!("method {other:?} is not known"))),
@@ -179,6 +185,6 @@ fn other(why: impl Into<String>) -> Error {
     Error::new(ErrorCode::Other, why)
 }
 
-fn told(error: crate::backend::Error) -> Error {
+pub(super) fn told(error: crate::backend::Error) -> Error {
     refusal(error).into()
 }

@@ -188,9 +188,8 @@ impl Attempt {
     }
 
     fn known(&mut self, known: &Transaction, now_ms: u64) -> Next {
-        // The invoice of the other side, in a wallet that both have: says nothing of the payment.
         if known.direction == Direction::Incoming {
-            return self.look(now_ms);
+            return self.knows_the_invoice(known.state, now_ms);
         }
         match (known.state, known.proof()) {
             (State::Settled, Some(preimage)) => Next::Done(settled(*preimage, known.fees_paid)),
@@ -201,6 +200,23 @@ impl Attempt {
             }
             // Settled without a proof is not settled; expired says nothing of a payment.
             _ => self.look(now_ms),
+        }
+    }
+}
+
+impl Attempt {
+    /// The wallet has the invoice of the other side, and shows that instead of a payment. By itself it says nothing;
+    /// but what the wallet refused to pay, and has not been paid, is not paid. Once it is settled nobody can say by
+    /// whom.
+    fn knows_the_invoice(&mut self, invoice: State, now_ms: u64) -> Next {
+        match self.said.take() {
+            Some(error) if !matches!(invoice, State::Settled | State::Accepted) => {
+                Next::Done(Outcome::Failed { code: error.code, message: error.message })
+            }
+            said => {
+                self.said = said;
+                self.look(now_ms)
+            }
         }
     }
 }
@@ -330,6 +346,12 @@ mod tests {
             panic!()
         };
         invoice.direction = Direction::Incoming;
-        assert_eq!(payment.found(Found::Known(invoice), 0), Next::LookUp { after_ms: 1_000 });
+        assert_eq!(payment.found(Found::Known(invoice.clone()), 0), Next::LookUp { after_ms: 1_000 });
+        // Refused in words that any failure may have: told at once, unless somebody has paid it.
+        let mut payment = attempt();
+        payment.answered(no(ErrorCode::Other), 0);
+        assert_eq!(payment.found(Found::Known(invoice.clone()), 0), Next::LookUp { after_ms: 1_000 });
+        invoice.state = State::Pending;
+        assert_eq!(payment.found(Found::Known(invoice), 0), failed(ErrorCode::Other));
     }
 }
