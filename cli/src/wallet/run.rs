@@ -76,12 +76,10 @@ pub(crate) async fn run(context: &Context, fake: bool) -> Result<()> {
     }
     let config = Config::load(&place.config())?;
     let relays = config.relays()?;
-    let signer: Arc<dyn Signer> = Arc::new(LocalSigner::new(
-        context.passphrase.key(&place.key())?.keys().clone(),
-        Conversations::default(),
-    ));
+    let key = context.passphrase.key(&place.key())?.keys().clone();
+    let signer: Arc<dyn Signer> = Arc::new(LocalSigner::new(key.clone(), Conversations::default()));
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&place.db()).map_err(failed)?);
-    let backend = backend(&config, &place, &*store).await?;
+    let backend = backend(&config, &place, &*store, &key).await?;
     let prepared = async {
         let admin = admin(&place, &signer.public_key(), &relays)?;
         Ok((start(&config, &place, relays, signer.clone(), store, backend.clone()).await?, admin))
@@ -136,9 +134,9 @@ fn admin(place: &Place, wallet: &PublicKey, relays: &[oa_nips::nostr::RelayUrl])
     Ok(connection)
 }
 
-async fn backend(config: &Config, place: &Place, store: &dyn Store) -> Result<Arc<dyn Backend>> {
+async fn backend(config: &Config, place: &Place, store: &dyn Store, key: &Keys) -> Result<Arc<dyn Backend>> {
     let Some(network) = config.network.network() else {
-        return Ok(Arc::new(play(store)?));
+        return Ok(Arc::new(play(store, key)?));
     };
     let seed = Seed::open(&place.seed()).map_err(init::no_seed)?;
     let lightning = config.lightning(network, place.lightning())?;
@@ -153,13 +151,15 @@ async fn backend(config: &Config, place: &Place, store: &dyn Store) -> Result<Ar
     Ok(Arc::new(node))
 }
 
-/// A bank of its own, with what the ledger says there is: play money is kept nowhere else.
-fn play(store: &dyn Store) -> Result<oa_wallet::backend::fake::Fake> {
+/// A bank of its own, with what the ledger says there is: play money is kept nowhere else. It has the same key at each
+/// start, by the wallet's.
+fn play(store: &dyn Store, key: &Keys) -> Result<oa_wallet::backend::fake::Fake> {
     let mut draft = Draft::new(store);
     let mut ledger = Ledger::new(&mut draft);
     let is_new = ledger.length().map_err(failed)? == 0;
     let had = ledger.book().map_err(failed)?.lightning;
-    Ok(Bank::new(&codes::random()).open("oa", if is_new { PLAY } else { had }))
+    let bank = Bank::new(&codes::random());
+    Ok(bank.open_again("oa", &key.secret_key().to_secret_bytes(), if is_new { PLAY } else { had }))
 }
 
 async fn start(

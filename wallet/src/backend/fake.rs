@@ -65,6 +65,13 @@ impl Bank {
         Fake { bank: self.clone(), id }
     }
 
+    /// A wallet whose key comes from a secret of its own: in a bank that begins anew it is the same again, so that
+    /// invoices from before are still known to be its own.
+    pub fn open_again(&self, alias: &str, secret: &[u8; 32], balance: Msat) -> Fake {
+        let id = self.change(|state| state.open_as(alias, secret, balance));
+        Fake { bank: self.clone(), id }
+    }
+
     /// A wallet that was stopped, as it was; `None` if there never was one.
     pub fn reopen(&self, id: NodeId) -> Option<Fake> {
         self.change(|state| state.reopen(&id)).then(|| Fake { bank: self.clone(), id })

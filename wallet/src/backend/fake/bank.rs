@@ -85,7 +85,16 @@ impl State {
     }
 
     pub(super) fn open(&mut self, alias: &str, balance: Msat) -> NodeId {
-        let key = SecretKey::from_slice(&self.draw()).expect("one hash in 2^128 is no key");
+        let secret = self.draw();
+        self.open_as(alias, &secret, balance)
+    }
+
+    pub(super) fn open_as(&mut self, alias: &str, secret: &[u8; 32], balance: Msat) -> NodeId {
+        let mut engine = sha256::Hash::engine();
+        engine.input(b"play money");
+        engine.input(secret);
+        let key = sha256::Hash::from_engine(engine).to_byte_array();
+        let key = SecretKey::from_slice(&key).expect("one hash in 2^128 is no key");
         let id = NodeId::from(key.public_key(SECP256K1));
         let wallet = Wallet {
             alias: format!("play money: {alias}"),

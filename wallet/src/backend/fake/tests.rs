@@ -80,3 +80,10 @@ async fn it_says_that_it_is_play_money_wherever_it_shows() {
         assert!(error.to_string().contains("play money"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_wallet_has_its_key_again_in_a_bank_that_begins_anew() {
+    let open = |seed: &[u8], secret: [u8; 32]| Bank::new(seed).open_again("a", &secret, Msat::ZERO).id();
+    assert_eq!(open(b"one", [1; 32]), open(b"two", [1; 32]));
+    assert_ne!(open(b"one", [1; 32]), open(b"one", [2; 32]));
+}
