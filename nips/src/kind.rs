@@ -44,6 +44,10 @@ pub const FILES_REPLY: Kind = Kind::Custom(25931);
 pub const FILES_STREAM: Kind = Kind::Custom(25932);
 /// Ephemeral: what the public sees of an agent at work.
 pub const HUD: Kind = Kind::Custom(25933);
+/// Addressable: what an agent can do and what it is, `d=profile`.
+pub const AGENT: Kind = Kind::Custom(39200);
+/// Addressable: an owner's word that an agent is theirs, `d=<agent>`.
+pub const OWNER: Kind = Kind::Custom(39203);
 /// Addressable: which running node holds a key, `d=lease`.
 pub const LEASE: Kind = Kind::Custom(39205);
 /// Addressable: a trajectory's session, `d=<session>`.

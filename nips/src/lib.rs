@@ -8,6 +8,7 @@
 //! - [`envelope`]: what agents say to agents inside a rumor of kind 9910
 //! - [`nwc`]: the outside of Nostr Wallet Connect (NIP-47)
 //! - [`profile`]: kinds 0, 10002 and 10050
+//! - [`discovery`]: what an agent can do, kind 39200; [`nip05`]: names at a domain
 //! - [`files`]: the operator protocol, a 9P in spirit
 //! - [`record`]: tick records, their header and chain
 //! - [`trajectory`]: records on relays, kinds 39230 and 39231
@@ -29,6 +30,7 @@
 //! # Ok::<(), oa_nips::mail::OpenError>(())
 //! ```
 
+pub mod discovery;
 pub mod envelope;
 pub mod files;
 pub mod filter;
@@ -37,6 +39,7 @@ pub mod hud;
 pub mod kind;
 pub mod lease;
 pub mod mail;
+pub mod nip05;
 pub mod nwc;
 pub mod port;
 pub mod profile;

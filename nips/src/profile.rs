@@ -14,13 +14,16 @@ pub struct Profile {
     pub name: String,
     /// One or two sentences.
     pub about: String,
+    /// Its name at a domain (NIP-05), where it has one.
+    pub nip05: Option<String>,
 }
 
 impl Profile {
     /// Kind 0 with `bot: true`.
     pub fn event(&self, author: PublicKey, at: Timestamp) -> UnsignedEvent {
-        let metadata =
+        let mut metadata =
             Metadata::new().name(self.name.clone()).about(self.about.clone()).custom_field("bot", true);
+        metadata.nip05 = self.nip05.clone();
         UnsignedEvent::new(author, at, kind::METADATA, Vec::<Tag>::new(), metadata.as_json())
     }
 }
@@ -69,10 +72,11 @@ mod tests {
         ) {
             let keys = Keys::generate();
             let (author, at) = (keys.public_key(), Timestamp::from_secs(1));
-            let profile = Profile { name: name.clone(), about: about.clone() };
+            let nip05 = Some(format!("{}@example.com", hosts.len()));
+            let profile = Profile { name: name.clone(), about: about.clone(), nip05: nip05.clone() };
             let event = signed(&keys, profile.event(author, at));
             let read = Metadata::from_json(&event.content).unwrap();
-            prop_assert_eq!((read.name, read.about), (Some(name), Some(about)));
+            prop_assert_eq!((read.name, read.about, read.nip05), (Some(name), Some(about), nip05));
             prop_assert!(is_bot(&event));
             let relays: Vec<_> =
                 hosts.iter().map(|host| RelayUrl::parse(&format!("wss://{host}.example")).unwrap()).collect();

@@ -41,6 +41,20 @@ pub(crate) fn identifier(tags: &Tags) -> Option<&str> {
     values(tags, "d").next()
 }
 
+/// The values of the first tag called `name`, if it has three.
+pub(crate) fn triple<'a>(tags: &'a Tags, name: &str) -> Option<[&'a str; 3]> {
+    let tag = tags.iter().map(Tag::as_slice).find(|tag| tag.first().is_some_and(|head| head == name))?;
+    match tag {
+        [_, first, second, third] => Some([first, second, third]),
+        _ => None,
+    }
+}
+
+/// The values of `t` tags.
+pub(crate) fn topics(tags: &Tags) -> impl Iterator<Item = &str> {
+    values(tags, "t")
+}
+
 /// The well-formed URLs of tags called `name`, each once, at most `max`.
 pub(crate) fn relays(tags: &Tags, name: &'static str, max: usize) -> Vec<RelayUrl> {
     let short = values(tags, name).filter(|url| url.len() <= RELAY_BYTES_MAX);
@@ -69,7 +83,7 @@ pub(crate) fn hops(tags: &Tags) -> u8 {
 }
 
 /// A number as we write them: digits alone, no sign, no zeros before it.
-fn decimal(text: &str) -> Option<u64> {
+pub(crate) fn decimal(text: &str) -> Option<u64> {
     let is_plain = text.bytes().all(|c| c.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| is_plain)
 }

@@ -8,6 +8,8 @@
     reason = "a test ends at the first surprise"
 )]
 
+#[path = "vectors/discovery.rs"]
+mod discovery;
 #[path = "vectors/document.rs"]
 mod document;
 #[path = "vectors/envelope.rs"]

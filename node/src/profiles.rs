@@ -34,7 +34,7 @@ pub(crate) fn events(
         about => about.to_owned(),
     };
     vec![
-        Profile { name: manifest.name.clone(), about }.event(author, at),
+        Profile { name: manifest.name.clone(), about, nip05: None }.event(author, at),
         profile::relay_list(author, relays, at),
         profile::dm_relays(author, relays, at),
     ]

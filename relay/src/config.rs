@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::bundle::Bundle;
+
 /// Everything a relay is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -12,12 +14,14 @@ pub struct Config {
     pub store: StoreConfig,
     /// What one client may ask for.
     pub limits: Limits,
+    /// What it serves to browsers besides; nothing by default.
+    pub bundle: Bundle,
 }
 
 impl Config {
     /// A relay on `listen` with the default limits.
     pub fn new(listen: SocketAddr, store: StoreConfig) -> Config {
-        Config { listen, store, limits: Limits::default() }
+        Config { listen, store, limits: Limits::default(), bundle: Bundle::default() }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle::Bundle;
 use crate::http::{Parsed, Refusal, Reply, parse, route};
 use crate::session::{self, CloseCode, End, Gate, Inbox, close_frame, text_frame};
 use crate::store::Published;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) message_bytes_max: u64,
     /// The NIP-11 document.
     pub(crate) info: String,
+    /// What is served besides.
+    pub(crate) bundle: Bundle,
 }
 
 /// Whether there is a place for a connection; one without gets a 503.
@@ -52,7 +55,7 @@ pub(crate) async fn serve(
     let reply = tokio::select! {
         biased;
         () = stop.cancelled() => return,
-        reply = answer(&mut socket, &mut inbox) => reply,
+        reply = answer(&mut socket, &mut inbox, &shared.bundle) => reply,
     };
     let reply = match (reply, place) {
         (None, _) => return,
@@ -76,13 +79,13 @@ pub(crate) async fn serve(
 }
 
 /// Reads a request head and decides what it gets; `None` when the client left without one.
-async fn answer(socket: &mut TcpStream, inbox: &mut Inbox) -> Option<Reply> {
+async fn answer(socket: &mut TcpStream, inbox: &mut Inbox, bundle: &Bundle) -> Option<Reply> {
     let head = timeout(HEAD_DEADLINE, async {
         loop {
             match parse(inbox.bytes()) {
                 Ok(Parsed::Complete(head, count)) => {
                     inbox.consume(count);
-                    return Some(route(&head));
+                    return Some(route(&head, bundle));
                 }
                 Ok(Parsed::Incomplete) => {}
                 Err(error) => return Some(Reply::Refuse(Refusal::Head(error))),

@@ -13,6 +13,7 @@
 //!
 //! - [`Relay`], [`StartError`]: the handle
 //! - [`Config`], [`StoreConfig`], [`Limits`]: plain data, with each default and its reason
+//! - [`Bundle`]: documents served over plain HTTP beside NIP-11's
 //!
 //! # What is inside
 //! Messages are understood and stored by `nostr-relay-builder` and `nostr-lmdb`; no type of theirs is in this
@@ -43,6 +44,7 @@
 //! - NIP-40 is honoured when an event arrives and not afterwards: what expires later is still served.
 //! - The number of open NIP-77 reconciliations of a connection is not bounded, only the size of each.
 
+mod bundle;
 mod config;
 mod connection;
 mod http;
@@ -51,5 +53,6 @@ mod relay;
 mod session;
 mod store;
 
+pub use bundle::Bundle;
 pub use config::{Config, Limits, StoreConfig};
 pub use relay::{Relay, StartError};

@@ -75,7 +75,7 @@ struct Inner {
 impl Relay {
     /// Starts a relay; it accepts connections when this returns. Needs a tokio runtime.
     pub async fn start(config: Config) -> Result<Relay, StartError> {
-        let Config { listen, store, limits } = config;
+        let Config { listen, store, limits, bundle } = config;
         // The address first: a second `start` on it must not touch the first one's store.
         let (listener, local_addr) = bind(listen)?;
         let published = Published::default();
@@ -86,6 +86,7 @@ impl Relay {
                 published,
                 message_bytes_max: limits.message_bytes_max,
                 info: http::document(&limits),
+                bundle,
             }),
             places: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),

@@ -1,5 +1,6 @@
 //! Valid input with a few bytes changed, cut or doubled: whatever comes of it, decoding answers and does not panic.
 
+use oa_nips::discovery::AgentProfile;
 use oa_nips::envelope::Envelope;
 use oa_nips::files::queued::{self, Command};
 use oa_nips::files::reader::WatchReader;
@@ -7,6 +8,7 @@ use oa_nips::files::watch::{Asked, StreamFrame};
 use oa_nips::files::{Assembler, Frame};
 use oa_nips::lease::Published;
 use oa_nips::mail;
+use oa_nips::nip05;
 use oa_nips::nostr::{Event, JsonUtil, PublicKey, UnsignedEvent};
 use oa_nips::profile;
 use oa_nips::record::{Head, Record};
@@ -135,10 +137,13 @@ fn decode(text: &str) {
         let _ = mail::read_legacy(&event, text.to_owned());
         let _ = profile::read_dm_relays(&event);
         let _ = profile::is_bot(&event);
+        let _ = AgentProfile::read(&event);
         if let Ok(published) = Published::read(&event) {
             assert!(published.lease.expires_at <= published.at.saturating_add(oa_nips::lease::LASTS_S_MAX));
         }
     }
+    let _ = nip05::read(text.as_bytes(), &"alice@example.com".parse().unwrap());
+    let _ = text.parse::<nip05::Name>();
     let _ = text.parse::<PublicKey>();
 }
 

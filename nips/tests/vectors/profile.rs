@@ -10,7 +10,8 @@ pub(crate) fn events(case: &Value) -> Value {
     let agent = keys(case, "agent_secret");
     let (author, at) = (agent.public_key(), Timestamp::from_secs(given(case, "at")));
     let relays: Vec<RelayUrl> = given(case, "relays");
-    let profile = Profile { name: given(case, "name"), about: given(case, "about") };
+    let nip05 = case.get("nip05").map(|_| given(case, "nip05"));
+    let profile = Profile { name: given(case, "name"), about: given(case, "about"), nip05 };
     let made = [
         profile.event(author, at),
         profile::relay_list(author, &relays, at),

@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Every vector file, by name.
-pub(crate) const FILES: [(&str, &str); 8] = [
+pub(crate) const FILES: [(&str, &str); 9] = [
+    ("discovery", include_str!("../../vectors/discovery.json")),
     ("envelope", include_str!("../../vectors/envelope.json")),
     ("files", include_str!("../../vectors/files.json")),
     ("hud", include_str!("../../vectors/hud.json")),

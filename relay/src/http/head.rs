@@ -27,6 +27,8 @@ pub(crate) enum HeadError {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) method: Method,
+    /// What is asked for, without the query.
+    pub(crate) path: String,
     /// `Upgrade` names websocket and `Connection` names upgrade.
     pub(crate) upgrade: bool,
     pub(crate) websocket_key: Option<String>,
@@ -63,7 +65,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, HeadError> {
 
 fn read(text: &str) -> Result<Head, HeadError> {
     let mut lines = text.split("\r\n");
-    let mut head = Head { method: request_line(lines.next().unwrap_or_default())?, ..Head::default() };
+    let (method, path) = request_line(lines.next().unwrap_or_default())?;
+    let mut head = Head { method, path, ..Head::default() };
     let (mut upgrade, mut connection) = (false, false);
     for line in lines {
         let (name, value) = line.split_once(':').ok_or(HeadError::Malformed)?;
@@ -85,7 +88,7 @@ fn read(text: &str) -> Result<Head, HeadError> {
     Ok(head)
 }
 
-fn request_line(line: &str) -> Result<Method, HeadError> {
+fn request_line(line: &str) -> Result<(Method, String), HeadError> {
     let mut parts = line.split(' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -95,12 +98,14 @@ fn request_line(line: &str) -> Result<Method, HeadError> {
     if target.is_empty() || !matches!(version, "HTTP/1.1" | "HTTP/1.0") {
         return Err(HeadError::Malformed);
     }
-    Ok(match method {
+    let method = match method {
         "GET" => Method::Get,
         "HEAD" => Method::Head,
         "OPTIONS" => Method::Options,
         _ => Method::Other,
-    })
+    };
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    Ok((method, path.to_owned()))
 }
 
 /// Whether a comma-separated header value has `token`, in any case and with any parameters.

@@ -3,6 +3,7 @@
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::head::{Head, HeadError, Method};
+use crate::bundle::{Bundle, Document};
 
 /// The one version of the websocket protocol (RFC 6455).
 const WEBSOCKET_VERSION: &str = "13";
@@ -14,6 +15,8 @@ pub(crate) enum Reply {
     Switch { accept_key: String },
     /// The NIP-11 document.
     Info { body: bool },
+    /// A document that the relay was given.
+    Document { document: Document, body: bool },
     /// A line for a human who opened the address in a browser.
     Page { body: bool },
     /// The answer to a browser that asks whether a page of elsewhere may fetch the NIP-11 document.
@@ -39,7 +42,7 @@ pub(crate) enum Refusal {
 }
 
 /// Decides what a request gets.
-pub(crate) fn route(head: &Head) -> Reply {
+pub(crate) fn route(head: &Head, bundle: &Bundle) -> Reply {
     match (head.method, head.upgrade) {
         (Method::Get, true) => match (&head.websocket_key, head.websocket_version.as_deref()) {
             (_, version) if version != Some(WEBSOCKET_VERSION) => Reply::Refuse(Refusal::WebsocketVersion),
@@ -49,7 +52,10 @@ pub(crate) fn route(head: &Head) -> Reply {
         (Method::Options, _) => Reply::Preflight,
         (Method::Other, _) => Reply::Refuse(Refusal::Method),
         (method, _) if head.accepts_nostr => Reply::Info { body: method == Method::Get },
-        (method, _) => Reply::Page { body: method == Method::Get },
+        (method, _) => match bundle.get(&head.path) {
+            Some(document) => Reply::Document { document, body: method == Method::Get },
+            None => Reply::Page { body: method == Method::Get },
+        },
     }
 }
 
@@ -63,6 +69,9 @@ impl Reply {
             )
             .into_bytes(),
             Reply::Info { body } => answer("200 OK", "application/nostr+json", "", info, *body),
+            Reply::Document { document, body } => {
+                answer_bytes("200 OK", document.kind, "", &document.bytes, *body)
+            }
             Reply::Page { body } => {
                 answer("200 OK", TEXT, "", "this is a Nostr relay: connect with a websocket\n", *body)
             }
@@ -98,14 +107,19 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// One answer that ends the connection; the CORS headers are those NIP-11 asks for.
 fn answer(status: &str, kind: &str, extra: &str, body: &str, with_body: bool) -> Vec<u8> {
+    answer_bytes(status, kind, extra, body.as_bytes(), with_body)
+}
+
+fn answer_bytes(status: &str, kind: &str, extra: &str, body: &[u8], with_body: bool) -> Vec<u8> {
     let length = body.len();
-    let body = if with_body { body } else { "" };
-    format!(
+    let mut bytes = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\
          Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: *\r\n\
-         Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n{extra}\r\n{body}"
+         Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n{extra}\r\n"
     )
-    .into_bytes()
+    .into_bytes();
+    bytes.extend_from_slice(if with_body { body } else { &[] });
+    bytes
 }
 
 #[cfg(test)]
@@ -119,7 +133,12 @@ mod tests {
             websocket_key: Some("dGhlIHNhbXBsZSBub25jZQ==".into()),
             websocket_version: Some("13".into()),
             accepts_nostr: false,
+            ..Head::default()
         }
+    }
+
+    fn route(head: &Head) -> Reply {
+        super::route(head, &Bundle::default())
     }
 
     #[test]
@@ -154,5 +173,26 @@ mod tests {
         assert!(text.contains("Content-Length: 2\r\n") && text.ends_with("\r\n\r\n"), "{text}");
         let text = String::from_utf8(Reply::Info { body: true }.bytes("{}")).expect("ascii");
         assert!(text.ends_with("\r\n\r\n{}"), "{text}");
+    }
+
+    #[test]
+    fn documents_are_served_by_path_and_stand_behind_what_a_relay_is_asked() {
+        let bundle = Bundle::default();
+        bundle.set("/names.json", "application/json", *b"{}");
+        bundle.set("/", "text/html", *b"<p>");
+        let get = |path: &str| Head { method: Method::Get, path: path.to_owned(), ..Head::default() };
+        let text = |head: &Head| String::from_utf8(super::route(head, &bundle).bytes("info")).expect("ascii");
+        let names = text(&get("/names.json"));
+        assert!(
+            names.contains("Content-Type: application/json\r\n") && names.ends_with("\r\n\r\n{}"),
+            "{names}"
+        );
+        assert!(names.contains("Access-Control-Allow-Origin: *\r\n"), "{names}");
+        let head = text(&Head { method: Method::Head, ..get("/names.json") });
+        assert!(head.contains("Content-Length: 2\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(text(&get("/other")).contains("this is a Nostr relay"));
+        assert!(text(&Head { accepts_nostr: true, ..get("/") }).ends_with("info"));
+        bundle.set("/names.json", "application/json", *b"{\"a\":1}");
+        assert!(text(&get("/names.json")).ends_with("{\"a\":1}"), "the newest counts");
     }
 }

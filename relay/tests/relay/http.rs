@@ -1,6 +1,6 @@
 //! Plain HTTP on the relay's port, byte by byte.
 
-use oa_relay::{Limits, Relay};
+use oa_relay::{Bundle, Config, Limits, Relay, StoreConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -38,6 +38,22 @@ async fn a_browser_gets_a_line_of_text() {
     let (head, body) = ask(&relay, b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain"), "{head}");
     assert_eq!(body, "this is a Nostr relay: connect with a websocket\n");
+}
+
+#[tokio::test]
+async fn documents_that_it_was_given_are_served() {
+    let bundle = Bundle::default();
+    let config = Config::new("127.0.0.1:0".parse().expect("an address"), StoreConfig::Memory);
+    let relay = Relay::start(Config { bundle: bundle.clone(), ..config }).await.expect("starts");
+    let request = b"GET /.well-known/nostr.json?name=alice HTTP/1.1\r\nHost: relay\r\n\r\n";
+    let (_, body) = ask(&relay, request).await;
+    assert!(body.starts_with("this is a Nostr relay"), "{body}");
+    bundle.set("/.well-known/nostr.json", "application/json", *b"{\"names\":{}}");
+    let (head, body) = ask(&relay, request).await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"), "{head}");
+    assert!(head.contains("Access-Control-Allow-Origin: *"), "{head}");
+    assert_eq!(body, "{\"names\":{}}");
+    relay.shutdown().await;
 }
 
 #[tokio::test]
