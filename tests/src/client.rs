@@ -275,7 +275,7 @@ impl Client {
     /// # Errors
     /// As [`Client::put`].
     pub async fn say_bot(&self, name: &str, within: Duration) -> Result<()> {
-        let profile = Profile { name: name.to_owned(), about: String::new() };
+        let profile = Profile { name: name.to_owned(), about: String::new(), nip05: None };
         let event = profile.event(self.public_key(), Timestamp::from_secs(now_s()));
         self.put(&event.sign_with_keys(&self.keys)?, within).await
     }
