@@ -67,8 +67,7 @@ impl Caller {
         let relays = vec![RelaySpec { url: relay.clone(), wide: false }];
         let config = pool::Config { relays, ..pool::Config::default() };
         let pool = Pool::start(config, Arc::new(Key(signer.clone())), None, sender);
-        let kinds = [kind::FILES_REPLY, kind::FILES_STREAM];
-        pool.stand("op", Filter::new().kinds(kinds).pubkey(signer.public_key()));
+        pool.stand("op", Filter::new().kind(kind::FILES_REPLY).pubkey(signer.public_key()));
         ensure!(pool.ready(1, SOON).await == 1, "no relay");
         Ok(Self { signer, node, relay, pool, incoming })
     }
@@ -135,6 +134,9 @@ impl Caller {
     /// # Errors
     /// When nothing comes.
     pub async fn try_watch(&mut self, path: &str) -> Result<std::result::Result<(), OpError>> {
+        // Not from the beginning: who begins ten thousand watches does not want to hear of them.
+        self.pool.stand("stream", Filter::new().kind(kind::FILES_STREAM).pubkey(self.public_key()));
+        ensure!(self.pool.ready(1, SOON).await == 1, "no relay");
         let op = Hex(codes::random().first_chunk().copied().context("randomness")?);
         let request = Request { count: 1, ..Request::new(op, Verb::Watch, path, Vec::new()) };
         self.send(&request, now_s()).await?;
