@@ -70,6 +70,9 @@ pub(crate) enum OaCommand {
     /// Back up or show this home's keys
     #[command(subcommand)]
     Key(crate::commands::key::Key),
+    /// Let other programs sign with an agent's key (NIP-46)
+    #[command(subcommand)]
+    Bunker(crate::commands::bunker::Bunker),
     /// Show the node's tree as a folder of this machine
     #[cfg(feature = "fuse")]
     Mount(crate::commands::mount::Mount),
@@ -108,11 +111,15 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "URL")]
     pub(crate) relay: String,
     /// Take this operator's key over into the home; - reads it from stdin. Without it, the home makes its own
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "bunker")]
     pub(crate) key_file: Option<PathBuf>,
 }
 
 /// A path of the node's tree.
+    /// The operator's key is in this bunker (NIP-46): its address bunker://…, a file with it, or - for stdin. One with
+    /// a secret in it is not taken as an argument
+    #[arg(long, value_name = "URI|FILE|-")]
+    pub(crate) bunker: Option<String>,
 #[derive(Debug, Args)]
 pub(crate) struct Place {
     /// Such as /agents/alice/status
@@ -309,6 +316,10 @@ pub(crate) struct AgentNew {
     /// Who may write to it
     #[arg(long, value_enum)]
     pub(crate) dm: Option<Policy>,
+    /// Its key is in this bunker (NIP-46): its address bunker://…, a file with it, or - for stdin. One with a secret
+    /// in it is not taken as an argument
+    #[arg(long, value_name = "URI|FILE|-")]
+    pub(crate) bunker: Option<String>,
 }
 
 /// A DM policy.
@@ -388,7 +399,7 @@ pub(crate) enum OaNodeCommand {
 }
 
 /// Reads `10s`, `500ms`, `2m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a time such as 10s"))?;

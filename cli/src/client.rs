@@ -30,6 +30,7 @@ use oa_nips::{kind, mail as dm};
 use oa_node::agent::manifest::Npub;
 use oa_node::codes;
 use oa_node::drivers::nostr::{self as pool, Pool, RelaySpec};
+use oa_node::home::Home;
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_node::time::{System, Time};
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,9 @@ pub(crate) use self::call::CallError;
 pub(crate) use self::queued::Order;
 pub(crate) use self::line::Choice;
 use self::router::Routes;
+use crate::bunker;
 use crate::error::{Error, Kind, Result};
+use crate::output::Output;
 use crate::passphrase::PassphraseSource;
 
 /// How long connecting may take.
@@ -118,17 +121,16 @@ impl pool::Keyring for OwnKey {
 }
 
 impl Client {
-    /// Connects with what a home remembers, under the key in a file.
+    /// Connects with what a home remembers, under its key, be it in a file or in a bunker.
     ///
     /// # Errors
     /// When the home knows no node or key, or the relay is away.
-    pub(crate) async fn connect(
-        client_file: &Path,
-        key_file: &Path,
-        source: &PassphraseSource,
-    ) -> Result<Self> {
-        let remembered = Remembered::load(client_file)?;
-        let key = source.key(key_file)?;
+    pub(crate) async fn connect(home: &Home, source: &PassphraseSource, output: Output) -> Result<Self> {
+        let remembered = Remembered::load(&home.client())?;
+        if let Some(bunker) = bunker::Remembered::load(home)? {
+            return Self::connect_as(remembered, Arc::new(bunker.signer(home, source, output)?)).await;
+        }
+        let key = source.key(&home.operator_key())?;
         let signer = LocalSigner::new(key.keys().clone(), Conversations::default());
         Self::connect_as(remembered, Arc::new(signer)).await
     }
@@ -224,7 +226,11 @@ impl Inner {
 
     /// Says something to the node: one event of kind 25930, signed afresh.
     async fn say(&self, json: &str) -> Result<Ack> {
-        let event = self.seal(json).await.map_err(failed)?;
+        let mut event = self.seal(json).await.map_err(failed)?;
+        // A bunker whose owner was asked first may have taken longer than a request is valid.
+        if event.created_at.as_secs().abs_diff(self.now_s()) > files::VALID_S / 2 {
+            event = self.seal(json).await.map_err(failed)?;
+        }
         Ok(self.pool.publish(&self.remembered.relay, &event, TAKE_DEADLINE).await)
     }
 
@@ -250,7 +256,13 @@ pub(crate) fn fresh() -> OpId {
 }
 
 fn failed(error: SignerError) -> Error {
-    Error::new(Kind::Failed, error.to_string())
+    match error {
+        SignerError::Refused(reason) => Error::new(Kind::Failed, reason),
+        // A key of this machine's is always there.
+        SignerError::Unavailable(reason) => Error::new(Kind::TimedOut, reason).hint(
+            "this home's key is in a bunker: is it running, and does it allow this? bunker.json says where it is",
+        ),
+    }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T> {

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod approvals;
 pub(crate) mod bundle;
+pub(crate) mod bunker;
 pub(crate) mod connect;
 pub(crate) mod dm;
 pub(crate) mod files;
@@ -31,7 +32,7 @@ const STDIN_MAX: u64 = 16 * 1024 * 1024;
 /// Connects to the node of the home.
 pub(crate) async fn connect(context: &Context) -> Result<Client> {
     let home = Home::peek(&context.home)?;
-    Client::connect(&home.client(), &home.operator_key(), &context.passphrase).await
+    Client::connect(&home, &context.passphrase, context.output).await
 }
 
 /// Reads all of stdin.
@@ -42,7 +43,7 @@ fn stdin_bytes() -> Result<Vec<u8>> {
 }
 
 /// Reads all of stdin as text.
-fn stdin() -> Result<String> {
+pub(crate) fn stdin() -> Result<String> {
     String::from_utf8(stdin_bytes()?).map_err(|_| Error::new(Kind::Usage, "stdin is not UTF-8"))
 }
 

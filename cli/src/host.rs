@@ -28,6 +28,7 @@ use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::client::Remembered;
+use crate::bunker;
 use crate::config;
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result, chain};
@@ -116,7 +117,7 @@ pub(crate) fn seed(home: &Home, source: &PassphraseSource) -> Result<Seed> {
     Ok(seed)
 }
 
-/// The operator's key of a home, made when there is none.
+/// Whose key the operator's is in a home: a bunker's, or one in a file, made when there is none.
 ///
 /// # Errors
 /// When it cannot be read or written.
@@ -126,6 +127,9 @@ pub(crate) fn operator_key(home: &Home, source: &PassphraseSource) -> Result<Pub
         _ if path.exists() => source.key(&path)?,
         Some(passphrase) => KeyFile::save_encrypted(&path, Keys::generate(), &passphrase)?,
         None => KeyFile::save(&path, Keys::generate())?,
+    if let Some(bunker) = bunker::Remembered::load(home)? {
+        return Ok(bunker.operator.0);
+    }
     };
     Ok(key.keys().public_key())
 }

@@ -7,6 +7,7 @@
 //! - `host`: runs a node in this process, with its relay
 //! - `wallet`: the home of a wallet, and the process that runs it
 //! - `context`: what every command is given
+//! - `bunker`: a home whose operator's key is elsewhere
 //! - `config`: `config.toml` of a server
 //! - `passphrase`: where passphrases come from
 //! - `error`: what went wrong, what to do about it, and the exit code
@@ -14,6 +15,7 @@
 mod args;
 mod client;
 mod commands;
+mod bunker;
 mod config;
 mod context;
 mod error;

@@ -25,12 +25,13 @@ pub fn oa() -> ExitCode {
             OaCommand::Agent(args) => commands::agent::run(&context, args).await,
             OaCommand::Logs(args) => commands::logs::run(&context, args).await,
             OaCommand::Relay(args) => commands::relay::run(&context, args).await,
-            OaCommand::Connect(args) => commands::connect::run(&context, args),
+            OaCommand::Connect(args) => commands::connect::run(&context, args).await,
             OaCommand::Approvals { all } => commands::approvals::list(&context, all).await,
             OaCommand::Approve { id } => commands::approvals::decide(&context, &id, true).await,
             OaCommand::Deny { id } => commands::approvals::decide(&context, &id, false).await,
             OaCommand::Key(key) => commands::key::run(&context, &context.passphrase, key),
             #[cfg(feature = "fuse")]
+            OaCommand::Bunker(args) => commands::bunker::run(&context, args).await,
             OaCommand::Mount(args) => {
                 commands::mount::run(context.output, args, async || commands::connect(&context).await).await
             }

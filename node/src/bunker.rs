@@ -2,13 +2,17 @@
 //!
 //! - [`Service`]: who may have what done, as a machine; what it lets through is a [`Task`] for a signer
 //! - `state`: the clients and invitations that it remembers
+//! - `desk` serves what comes to a node, out of the rows that `book` keeps, as often as `rate` lets it
 //! - [`message`], [`event`], [`uri`]: NIP-46 on the wire, also for the client in [`crate::signer::bunker`]
 //!
 //! A client gets in with the secret of an invitation, once. From then on it may do what the invitation granted, and
 //! nothing that is not named there: a kind that nobody thought of is refused.
 
+pub(crate) mod book;
+pub(crate) mod desk;
 pub mod event;
 pub mod message;
+mod rate;
 mod state;
 pub mod uri;
 
@@ -17,7 +21,7 @@ use oa_nips::port::{Signer, SignerError};
 
 use self::message::{Call, Cipher, Request, Response, Way};
 
-pub use self::state::{Client, Grant, Invitation, InviteError, State};
+pub use self::state::{Client, Grant, Invitation, InviteError, State, is_never_signed};
 
 /// Decides about requests. One for each key that is served.
 #[derive(Debug)]
@@ -109,7 +113,8 @@ impl Service {
                 if template.pubkey.is_some_and(|author| author != self.serves) {
                     return Err("this signer has another key than the event's author".to_owned());
                 }
-                if !known.grant.kinds.contains(&template.kind.as_u16()) {
+                let kind = template.kind.as_u16();
+                if is_never_signed(kind) || !known.grant.kinds.contains(&kind) {
                     return Err(format!("not allowed: events of kind {}", template.kind));
                 }
                 Deed::Sign(Box::new(template.by(self.serves)))
@@ -131,6 +136,17 @@ impl Service {
 }
 
 impl Task {
+    /// What it is, in a word for a log.
+    pub(crate) fn what(&self) -> &'static str {
+        match &self.deed {
+            Deed::Say(_) => "answer",
+            Deed::Refuse(_) => "refuse",
+            Deed::Sign(_) => "sign",
+            Deed::Convert { way: Way::Encrypt, .. } => "encrypt",
+            Deed::Convert { way: Way::Decrypt, .. } => "decrypt",
+        }
+    }
+
     /// Does it with the key that is served, and says how it went.
     pub async fn perform(self, signer: &dyn Signer) -> Response {
         let Self { id, deed } = self;
@@ -264,6 +280,18 @@ mod tests {
             assert!(matches!(desk.hear(sign(serves, kind)), (false, Deed::Sign(_))), "{kind}");
         }
         desk.refusal(sign(serves, 1));
+    }
+
+    #[test]
+    fn what_is_the_nodes_own_is_not_signed_even_where_a_row_grants_it() {
+        let mut desk = Desk::with(Grant::default());
+        let client = desk.client;
+        let known = desk.service.state_mut().clients.get_mut(&client).unwrap();
+        known.grant.kinds.extend([25_930, 39_205]);
+        let serves = desk.signer.public_key();
+        for kind in [25_930, 39_205] {
+            assert_eq!(desk.refusal(sign(serves, kind)), format!("not allowed: events of kind {kind}"));
+        }
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use oa_nips::nostr::PublicKey;
+use oa_nips::nostr::{Keys, PublicKey, SecretKey};
 use oa_nips::port::Signer;
 
 use crate::agent::AgentId;
+use crate::signer::bunker::Wary;
 use crate::signer::{Conversations, LocalSigner, Seed};
 use crate::store::Store;
 use crate::store::backend::BackendError;
@@ -22,6 +23,15 @@ pub trait Keyring: Debug + Send + Sync {
 
     /// What an agent's randomness is made from; never leaves the node.
     fn secret(&self, id: AgentId) -> [u8; 32];
+
+    /// From now on `signer` stands for an agent, whose key is in a bunker, instead of what would be derived for it.
+    fn adopt(&self, id: AgentId, signer: Arc<Wary>);
+
+    /// The signer of an agent whose key is in a bunker.
+    fn adopted(&self, id: AgentId) -> Option<Arc<Wary>>;
+
+    /// The key by which a bunker knows this node: another one for each bunker.
+    fn client_of(&self, bunker: &PublicKey) -> Keys;
 
     /// The agent that has this key, if this node's agents do.
     fn whose(&self, key: &PublicKey) -> Option<AgentId>;
@@ -63,6 +73,8 @@ impl Addresses {
 const SIGNERS_MAX: usize = 4096;
 /// What agents' randomness is derived for.
 const RANDOM: &str = "random";
+/// What the keys are derived for by which bunkers know the node; the bunker's key follows.
+const BUNKER: &str = "bunker/client/";
 
 /// The keys of one seed: account 0 is the node's, agent `n` has account `n + 1` (DESIGN section 7).
 #[derive(Debug)]
@@ -72,6 +84,8 @@ pub struct SeedKeyring {
     addresses: Arc<Addresses>,
     conversations: Conversations,
     agents: Mutex<HashMap<AgentId, Known>>,
+    /// Agents whose keys are in bunkers.
+    adopted: RwLock<HashMap<AgentId, Arc<Wary>>>,
 }
 
 impl SeedKeyring {
@@ -79,7 +93,8 @@ impl SeedKeyring {
     pub fn new(seed: Seed, addresses: Arc<Addresses>) -> Self {
         let conversations = Conversations::default();
         let node = Arc::new(LocalSigner::new(seed.node().clone(), conversations.clone()));
-        Self { seed, node, addresses, conversations, agents: Mutex::default() }
+        let (agents, adopted) = (Mutex::default(), RwLock::default());
+        Self { seed, node, addresses, conversations, agents, adopted }
     }
 }
 
@@ -119,14 +134,50 @@ impl Keyring for SeedKeyring {
     }
 
     fn agent(&self, id: AgentId) -> Arc<dyn Signer> {
-        if id == AgentId::NODE { self.node.clone() } else { self.known(id).signer }
+        if id == AgentId::NODE {
+            return self.node.clone();
+        }
+        match self.adopted(id) {
+            Some(signer) => signer,
+            None => self.known(id).signer,
+        }
     }
 
     fn secret(&self, id: AgentId) -> [u8; 32] {
         self.known(id).secret
     }
 
+    fn adopt(&self, id: AgentId, signer: Arc<Wary>) {
+        self.adopted.write().unwrap_or_else(PoisonError::into_inner).insert(id, signer);
+    }
+
+    fn adopted(&self, id: AgentId) -> Option<Arc<Wary>> {
+        self.adopted.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn client_of(&self, bunker: &PublicKey) -> Keys {
+        let purpose = format!("{BUNKER}{}", bunker.to_hex());
+        let secret = SecretKey::from_slice(&Seed::secret_of(self.seed.node(), &purpose));
+        Keys::new(secret.expect("all but one in 2^127 of such secrets are keys"))
+    }
+
     fn whose(&self, key: &PublicKey) -> Option<AgentId> {
         self.addresses.whose(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bunker_knows_the_node_by_another_key_and_always_by_the_same() {
+        let seed = Seed::generate();
+        let ring = || SeedKeyring::new(seed.clone(), Arc::default());
+        let (one, other) = (Keys::generate().public_key(), Keys::generate().public_key());
+        let key = ring().client_of(&one);
+        assert_eq!(ring().client_of(&one), key);
+        assert_ne!(ring().client_of(&other), key);
+        assert_ne!(key.public_key(), ring().node().public_key());
     }
 }

@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod bunker;
 pub mod codes;
 pub mod drivers;
+pub(crate) mod elsewhere;
 pub mod engine;
 mod feeds;
 pub mod home;

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::mailbox::FLOOR_BEHIND_S;
+use crate::bunker;
 use crate::drivers::nostr::{Incoming, MAIL_KINDS, Pool, Sweep};
 use crate::engine::Engine;
 use crate::engine::hooks::After;
@@ -49,6 +50,8 @@ pub(crate) struct MailIn {
     pub(crate) requests: Door,
     /// Events that are neither mail nor requests may be what agents subscribed to.
     pub(crate) subscriptions: Arc<Subscriptions>,
+    /// Requests to the bunker are not mail either; one too many is asked again.
+    pub(crate) bunker: mpsc::Sender<Event>,
     /// Where news of the node's lease go.
     pub(crate) lease: Option<mpsc::Sender<lease::driver::Heard>>,
     /// Told when something was left that can be dealt with once the node may act.
@@ -112,6 +115,11 @@ impl MailIn {
                         self.requests.knock(relay, *event);
                     }
                     Some(Incoming::Event { event, .. }) if event.kind == kind::LEASE => self.heard_of_lease(event),
+                    Some(Incoming::Event { event, .. }) if event.kind == bunker::message::KIND => {
+                        if self.bunker.try_send(*event).is_err() {
+                            tracing::warn!("too many requests to the bunker at once");
+                        }
+                    }
                     Some(Incoming::Event { event, .. }) if !MAIL_KINDS.contains(&event.kind) => {
                         self.subscriptions.hear(*event);
                     }

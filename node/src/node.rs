@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use oa_nips::files::OpError;
 use oa_nips::kind;
-use oa_nips::nostr::{EventId, Filter, PublicKey, RelayUrl, Timestamp};
+use oa_nips::nostr::{Event, EventId, Filter, PublicKey, RelayUrl, Timestamp};
 use oa_nips::port::Signer;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinHandle;
@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
 use crate::bundle::restoring::{self, Restoring};
+use crate::bunker::{book, desk, message};
 use crate::drivers::http::Client;
+use crate::elsewhere::{self, Reach};
 use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
 use crate::engine::hooks::Hooks;
 use crate::engine::running::{Running, Slot};
@@ -229,6 +231,8 @@ impl Node {
             keyring: keyring.clone(),
             subscribe: Arc::new(pool.clone()),
             own: own.clone().into(),
+        let reach = Reach { keyring: keyring.clone(), time: time.clone(), back: Arc::default() };
+        reach.adopt_all(&store)?;
             http: Arc::new(Client::of_node(&config.http_private)),
             directory: directory.clone(),
             subscriptions: subscriptions.clone(),
@@ -239,6 +243,7 @@ impl Node {
         let creator = serve::Creator::new(&store, keyring.clone(), config.programs.clone(), published)?;
         let creator = Arc::new(creator);
         let mut every = serve::mounts(&parts, &creator);
+            reach: reach.clone(),
         for (name, tool) in config.tools {
             let at = Path::root().join("tools").and_then(|tools| tools.join(&name));
             let at = at.map_err(|reason| StartError::Tool { name, source: reason })?;
@@ -285,6 +290,7 @@ impl Node {
             lease: keeper.heard.clone(),
             ended: ends.hearing.clone(),
             deaf: ends.deaf.clone(),
+        let (to_bunker, asked_of_bunker) = mpsc::channel(desk::WAITING);
         };
         let mailin = mailin::start(mail, heard);
         let mut bringers = vec![
@@ -292,6 +298,7 @@ impl Node {
             publisher::start(shared.clone(), ends.bringing.clone()),
             maintenance::start(shared.clone(), ends.bringing.clone()),
         ];
+            bunker: to_bunker,
         bringers.push(mailin::catch_up(left, tenure, pool.clone(), ends.bringing.clone()));
         listen_to_operators(&pool, &shared);
         let restoring = Restoring {
@@ -304,7 +311,9 @@ impl Node {
         let shower = feeds::Publisher {
             feeds: feeds.clone(),
             keyring: shared.keyring.clone(),
+        bringers.push(elsewhere::start(shared.clone(), reach.back, left.clone(), ends.bringing.clone()));
             publish: Arc::new(pool.clone()),
+        bringers.push(start_bunker(&pool, &shared, &own, asked_of_bunker, &ends).await?);
             relays: own.clone(),
         };
         bringers.push(feeds::publish(shower, ends.bringing.clone()));
@@ -480,6 +489,31 @@ async fn own_store(store: &Store, me: &PublicKey, now_ms: u64) -> Result<(), Sta
             ours: me.to_hex(),
         }),
         Some(_) => {
+/// Serves agents' keys to those whom their owners invited.
+async fn start_bunker(
+    pool: &Pool,
+    shared: &Shared,
+    relays: &[RelayUrl],
+    asked: mpsc::Receiver<Event>,
+    ends: &Ends,
+) -> Result<JoinHandle<()>, BackendError> {
+    for gone in book::leftovers(&shared.store)? {
+        shared.store.write(Write::Row(gone)).await?;
+    }
+    let since = Timestamp::from_secs((shared.time.now_ms() / 1000).saturating_sub(REQUESTS_SINCE_S));
+    let me = shared.keyring.node().public_key();
+    pool.stand("bunker", Filter::new().kind(message::KIND).pubkey(me).since(since));
+    let desk = desk::Desk {
+        store: shared.store.clone(),
+        keyring: shared.keyring.clone(),
+        publish: Arc::new(pool.clone()),
+        relays: relays.to_vec(),
+        tenure: shared.tenure.clone(),
+        time: shared.time.clone(),
+    };
+    Ok(desk::start(desk, asked, ends.bringing.clone()))
+}
+
             // Stores of the first release have none.
             if store.agent(AgentId::NODE)?.is_none() {
                 store.write(mailbox).await?;

@@ -6,6 +6,7 @@
 mod about;
 mod approvals;
 mod bundle;
+mod bunker;
 mod children;
 mod config;
 mod creator;
@@ -21,6 +22,7 @@ mod kept;
 mod letters;
 mod mail;
 mod metrics;
+mod new;
 mod node;
 mod nostr;
 mod peers;
@@ -40,6 +42,7 @@ use oa_nips::port::Subscribe;
 
 use crate::drivers::http::Client;
 use crate::feeds::Feeds;
+use crate::elsewhere::Reach;
 use crate::keyring::Keyring;
 use crate::namespace::mount::Mounts;
 use crate::namespace::path::Path;
@@ -76,6 +79,8 @@ pub(crate) struct Parts {
     /// Who asks relays.
     pub(crate) subscribe: Arc<dyn Subscribe>,
     /// The node's own relays, as they are asked.
+    /// How bunkers that have agents' keys are reached.
+    pub(crate) reach: Reach,
     pub(crate) own: Arc<[RelayUrl]>,
     /// Who asks other hosts.
     pub(crate) http: Arc<Client>,
@@ -105,6 +110,7 @@ pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
     letters::mount(&mut mounts, parts);
     peers::mount(&mut mounts, parts);
     children::mount(&mut mounts, parts, creator);
+    bunker::mount(&mut mounts, parts, creator);
     task::mount(&mut mounts, parts);
     export::mount(&mut mounts);
     streams::mount(&mut mounts, parts);

@@ -1,6 +1,7 @@
 // NIP-46 with nostr-tools.
 //   bunker.mjs client URI     asks the bunker at URI for everything and prints what it said
 //   bunker.mjs bunker RELAY   is a bunker: prints its URI, then serves until its stdin ends
+//   bunker.mjs asking RELAY   the same, and has its owner open an address before it does anything for a new client
 import WebSocket from 'ws'
 import { BunkerSigner, parseBunkerInput, toBunkerURL } from 'nostr-tools/nip46'
 import * as nip44 from 'nostr-tools/nip44'
@@ -44,10 +45,11 @@ async function client() {
 }
 
 // A bunker as small as the NIP allows, which answers each request with noise around the answer.
-async function bunker() {
+async function bunker(asks = false) {
   const [transport, user] = [generateSecretKey(), generateSecretKey()]
   const secret = 'once'
   const clients = new Set()
+  const known = new Set()
   const key = peer => nip44.getConversationKey(user, peer)
   const methods = {
     get_public_key: () => getPublicKey(user),
@@ -81,6 +83,12 @@ async function bunker() {
       // Somebody who guessed the id, and an answer to what was not asked.
       send(generateSecretKey(), event.pubkey, { id: request.id, result: 'forged' })
       send(transport, event.pubkey, { id: 'never asked', result: 'forged' })
+      if (asks && !known.has(event.pubkey)) {
+        known.add(event.pubkey)
+        send(transport, event.pubkey, { id: request.id, result: 'auth_url', error: 'https://bunker.example/approve' })
+        // He takes a moment.
+        await new Promise(resolve => setTimeout(resolve, 300))
+      }
       const response = answer(event, request)
       send(transport, event.pubkey, response)
       send(transport, event.pubkey, response)
@@ -92,6 +100,6 @@ async function bunker() {
   for await (const _ of process.stdin);
 }
 
-await { client, bunker }[mode]()
+await { client, bunker, asking: () => bunker(true) }[mode]()
 pool.destroy()
 process.exit(0)

@@ -21,6 +21,7 @@ use oa_node::namespace::Namespace;
 use oa_node::node::{Config, Node, Parts};
 use oa_node::program::{Agent, Fault, Run, Tick};
 use oa_node::signer::Seed;
+use oa_node::signer::bunker::Wary;
 use oa_node::store::Store;
 use oa_node::store::memory::MemoryBackend;
 use oa_node::store::row::AgentRow;
@@ -151,6 +152,18 @@ impl Keyring for Ring {
 
     fn secret(&self, id: AgentId) -> [u8; 32] {
         self.inner.secret(id)
+    }
+
+    fn adopt(&self, id: AgentId, signer: Arc<Wary>) {
+        self.inner.adopt(id, signer);
+    }
+
+    fn adopted(&self, id: AgentId) -> Option<Arc<Wary>> {
+        self.inner.adopted(id)
+    }
+
+    fn client_of(&self, bunker: &PublicKey) -> Keys {
+        self.inner.client_of(bunker)
     }
 
     fn whose(&self, key: &PublicKey) -> Option<AgentId> {

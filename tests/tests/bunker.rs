@@ -1,8 +1,6 @@
 //! NIP-46 against nostr-tools, through our relay and pool: their client and our service, our client and a bunker made
 //! with theirs. `tests/interop/install.sh` installs them.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,30 +14,14 @@ use oa_node::signer::bunker::Link;
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_node::time::{System, Time as _};
 use oa_relay::{Relay, StoreConfig};
+use oa_tests::bunker::nostr_tools;
 use oa_tests::world::DEADLINE;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
 use tokio::sync::mpsc;
 
-/// The scripts.
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop");
 /// Events that wait to be looked at.
 const INCOMING: usize = 64;
-
-/// nostr-tools in one of its parts.
-fn nostr_tools(arguments: &[&str]) -> Result<Command> {
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/oa-tests"));
-    let cache = std::env::var_os("OA_TEST_CACHE").map(PathBuf::from).or_else(home).context("no HOME")?;
-    let dir = cache.join("interop");
-    ensure!(dir.join("installed").exists(), "the clients are not installed: run tests/interop/install.sh");
-    // A module finds its dependencies by its own place; stdin is the bunker's life line, so that cannot be the script.
-    let code = std::fs::read_to_string(Path::new(SCRIPTS).join("bunker.mjs"))?;
-    let mut command = Command::new("node");
-    command.current_dir(dir).args(["--input-type=module", "--eval", &code, "--"]).args(arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    Ok(command)
-}
 
 fn signer() -> LocalSigner {
     LocalSigner::new(Keys::generate(), Conversations::default())

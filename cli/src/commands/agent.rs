@@ -6,6 +6,7 @@ use oa_node::bundle::admit::Mode;
 use serde_json::{Value, json};
 
 use crate::args::{Agent, AgentImport, AgentNew, ImportMode, Policy};
+use crate::bunker;
 use crate::client::Client;
 use crate::commands::{bundle, connect, public_key, stdin};
 use crate::context::Context;
@@ -13,9 +14,9 @@ use crate::error::{Error, Kind, Result};
 
 pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
     // A manifest that is wrong should not need a node to be told so.
-    let manifest = match &args {
-        Agent::New(new) => Some(manifest_of(new)?),
-        _ => None,
+    let body = match &args {
+        Agent::New(new) => new_body(new)?,
+        _ => Vec::new(),
     };
     let args = match args {
         Agent::Export { name, out, migrate } => {
@@ -35,7 +36,6 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
     let output = context.output;
     match args {
         Agent::New(_) => {
-            let body = manifest.map(|manifest| manifest.to_toml()).unwrap_or_default().into_bytes();
             let created = object(&client.ask(Verb::Call, "/agents/new", body).await?)?;
             output.object(&created);
             output.say(format!("{} is {}", field(&created, "name"), field(&created, "npub")));
@@ -96,6 +96,17 @@ async fn list(context: &Context, client: &Client) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What `/agents/new` is asked: a manifest, and before it where the agent's key is, if the node does not make it.
+fn new_body(new: &AgentNew) -> Result<Vec<u8>> {
+    let manifest = manifest_of(new)?.to_toml();
+    let Some(bunker) = &new.bunker else { return Ok(manifest.into_bytes()) };
+    if bunker == "-" && new.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
+        return Err(Error::new(Kind::Usage, "stdin holds either the manifest or the bunker's address"));
+    }
+    let address = bunker::address(bunker)?.reveal();
+    Ok(format!("{}\n{manifest}", json!({ "bunker": address.as_str() })).into_bytes())
 }
 
 fn manifest_of(new: &AgentNew) -> Result<Manifest> {

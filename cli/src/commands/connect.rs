@@ -9,6 +9,7 @@ use oa_node::signer::KeyFile;
 use serde_json::json;
 
 use crate::args::Connect;
+use crate::bunker;
 use crate::client::Remembered;
 use crate::commands::{public_key, stdin};
 use crate::config::relay_url;
@@ -16,14 +17,16 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::host::{npub, operator_key};
 
-pub(crate) fn run(context: &Context, args: Connect) -> Result<()> {
+pub(crate) async fn run(context: &Context, args: Connect) -> Result<()> {
     let node = public_key(&args.node)?;
     let relay =
         relay_url(&args.relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
+    let address = args.bunker.as_deref().map(bunker::address).transpose()?;
     let home = Home::prepare(&context.home)?;
-    let me = match &args.key_file {
-        Some(file) => import(&home, file, context)?,
-        None => operator_key(&home, &context.passphrase)?,
+    let me = match (&args.key_file, address) {
+        (_, Some(address)) => bunker::connect(&home, address, &context.passphrase, context.output).await?,
+        (Some(file), None) => import(&home, file, context)?,
+        (None, None) => operator_key(&home, &context.passphrase)?,
     };
     Remembered { relay: relay.clone(), node: Npub(node) }.save(&home.client())?;
     let output = context.output;
@@ -44,6 +47,10 @@ fn import(home: &Home, file: &Path, context: &Context) -> Result<PublicKey> {
     } else {
         source.key(file)?.keys().clone()
     };
+    if home.bunker().exists() {
+        let message = format!("{} says that this home's key is in a bunker", home.bunker().display());
+        return Err(Error::new(Kind::Failed, message).hint("choose another --home for this node"));
+    }
     let path = home.operator_key();
     if path.exists() {
         let kept = source.key(&path)?;

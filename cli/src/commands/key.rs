@@ -8,6 +8,7 @@ use oa_node::home::Home;
 use oa_node::signer::{KeyFile, Ncryptsec, Seed};
 use serde_json::json;
 
+use crate::bunker;
 use crate::client::Remembered;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -55,6 +56,10 @@ pub(crate) fn run(context: &Context, source: &PassphraseSource, key: Key) -> Res
 /// The operator's key of a home that has one.
 fn operator(home: &Home, source: &PassphraseSource) -> Result<KeyFile> {
     let path = home.operator_key();
+    if !path.exists() && home.bunker().exists() {
+        let message = format!("this home's operator key is in a bunker, as {} says", home.bunker().display());
+        return Err(Error::new(Kind::NotFound, message).hint("back it up there"));
+    }
     if !path.exists() {
         let message = format!("{} does not exist: this home has no operator's key", path.display());
         return Err(Error::new(Kind::NotFound, message)
@@ -133,14 +138,20 @@ fn show(output: Output, home: &Home, source: &PassphraseSource, secret: bool) ->
     }
     let key = if secret || home.operator_key().exists() { Some(operator(home, source)?) } else { None };
     let node = node(home, source)?;
-    if key.is_none() && node.is_none() {
+    let bunker = bunker::Remembered::load(home)?.filter(|_| key.is_none());
+    if key.is_none() && bunker.is_none() && node.is_none() {
         return Err(Error::new(Kind::NotFound, format!("{} has no keys", home.dir().display()))
             .hint("start a node with `oa up`, or name the home that has one with --home"));
     }
-    let operator = key.as_ref().map(|key| npub(&key.keys().public_key()));
-    output.object(&json!({ "operator": operator, "node": node.as_ref().map(npub) }));
+    let elsewhere = bunker.as_ref().map(|bunker| bunker.operator.0);
+    let operator = key.as_ref().map(|key| key.keys().public_key()).or(elsewhere).as_ref().map(npub);
+    let relays = bunker.map(|bunker| bunker.bunker.relays);
+    output.object(&json!({ "operator": operator, "bunker": relays, "node": node.as_ref().map(npub) }));
     if let Some(operator) = operator {
         output.say(format!("operator  {operator}"));
+    }
+    for relay in relays.into_iter().flatten() {
+        output.say(format!("          in a bunker on {relay}"));
     }
     if let Some(node) = node {
         output.say(format!("node      {}", npub(&node)));

@@ -16,6 +16,15 @@ const INVITATIONS_MAX: usize = 16;
 /// Kinds that a client may have signed unless told otherwise: notes, reposts, reactions, articles. Nothing that says
 /// who the owner is, whom it follows or where it lives, and nothing that other programs take for a command.
 const KINDS: [u16; 4] = [1, 6, 7, 30023];
+/// Kinds that no connection is ever granted, first and last: the operator protocol's, and what nodes say of agents.
+const NEVER: [(u16, u16); 2] = [(25_930, 25_933), (39_200, 39_299)];
+/// Kinds of one grant.
+const GRANTED_MAX: usize = 64;
+
+/// Whether events of a kind are signed for nobody, whatever a connection was granted.
+pub fn is_never_signed(kind: u16) -> bool {
+    NEVER.iter().any(|(first, last)| (*first..=*last).contains(&kind))
+}
 
 /// Everything that has to survive a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,17 +79,30 @@ impl Default for Grant {
 }
 
 /// Why nobody was invited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InviteError {
     #[error("{INVITATIONS_MAX} invitations wait already")]
     TooMany,
+    #[error("there is a connection named {0:?} already")]
+    Taken(String),
+    #[error("events of kind {0} are the node's own, and signed for nobody")]
+    Never(u16),
+    #[error("over {GRANTED_MAX} kinds")]
+    TooManyKinds,
+}
+
+impl InviteError {
+    /// Whether the name is what is wrong.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Taken(_))
+    }
 }
 
 impl State {
     /// Lets whoever knows `secret` in, once. What has run out makes room.
     ///
     /// # Errors
-    /// [`InviteError::TooMany`]
+    /// [`InviteError`]
     pub fn invite(
         &mut self,
         secret: &Secret,
@@ -89,7 +111,16 @@ impl State {
         until_s: u64,
         now_s: u64,
     ) -> Result<(), InviteError> {
+        if let Some(kind) = grant.kinds.iter().find(|kind| is_never_signed(**kind)) {
+            return Err(InviteError::Never(*kind));
+        }
+        if grant.kinds.len() > GRANTED_MAX {
+            return Err(InviteError::TooManyKinds);
+        }
         self.invitations.retain(|_, invitation| invitation.until_s > now_s);
+        if self.is_taken(name) {
+            return Err(InviteError::Taken(name.to_owned()));
+        }
         if self.invitations.len() >= INVITATIONS_MAX {
             return Err(InviteError::TooMany);
         }
@@ -100,6 +131,24 @@ impl State {
     /// Shows a client the door; whether it was there.
     pub fn revoke(&mut self, client: &PublicKey) -> bool {
         self.clients.remove(client).is_some()
+    }
+
+    fn is_taken(&self, name: &str) -> bool {
+        self.clients.values().any(|client| client.name == name)
+            || self.invitations.values().any(|invitation| invitation.name == name)
+    }
+
+    /// Ends the connection of that name, be it used or an invitation still; whether there was one.
+    pub fn end(&mut self, name: &str) -> bool {
+        let before = self.clients.len() + self.invitations.len();
+        self.clients.retain(|_, client| client.name != name);
+        self.invitations.retain(|_, invitation| invitation.name != name);
+        self.clients.len() + self.invitations.len() < before
+    }
+
+    /// Whether the secret of an invitation that can still be used is this one.
+    pub fn is_invited(&self, secret: &Secret, now_s: u64) -> bool {
+        self.invitations.get(&digest(secret)).is_some_and(|invitation| invitation.until_s > now_s)
     }
 
     /// Lets a client in; whether that changed anything. One that is in stays in: its first answer may have been lost.
@@ -147,7 +196,39 @@ mod tests {
     }
 
     fn invited(state: &mut State, text: &str) -> Result<(), InviteError> {
-        state.invite(&secret(text), "phone", Grant::default(), NOW_S + 600, NOW_S)
+        state.invite(&secret(text), text, Grant::default(), NOW_S + 600, NOW_S)
+    }
+
+    #[test]
+    fn what_is_the_nodes_own_is_granted_to_nobody() {
+        let mut state = State::default();
+        for kind in [25_930, 25_931, 25_932, 25_933, 39_200, 39_205, 39_230] {
+            let grant = Grant { kinds: [1, kind].into(), ..Grant::default() };
+            let refused = state.invite(&secret("word"), "phone", grant, NOW_S + 600, NOW_S);
+            assert_eq!(refused, Err(InviteError::Never(kind)));
+        }
+        let grant = Grant { kinds: (100..200).collect(), ..Grant::default() };
+        let refused = state.invite(&secret("word"), "phone", grant, NOW_S + 600, NOW_S);
+        assert_eq!(refused, Err(InviteError::TooManyKinds));
+        assert_eq!(state, State::default());
+    }
+
+    #[test]
+    fn a_connection_has_its_name_until_it_ends() {
+        let (mut state, one) = (State::default(), Keys::generate().public_key());
+        invited(&mut state, "phone").unwrap();
+        assert_eq!(invited(&mut state, "phone"), Err(InviteError::Taken("phone".to_owned())));
+        assert!(
+            state.is_invited(&secret("phone"), NOW_S) && !state.is_invited(&secret("phone"), NOW_S + 600)
+        );
+        state.connect(one, Some(&secret("phone")), NOW_S).unwrap();
+        assert!(invited(&mut state, "phone").unwrap_err().is_taken());
+        assert!(state.end("phone") && !state.end("phone"));
+        assert_eq!(state, State::default());
+        // One that nobody used in time is no hindrance.
+        invited(&mut state, "phone").unwrap();
+        let later = NOW_S + 600;
+        state.invite(&secret("other"), "phone", Grant::default(), later + 1, later).unwrap();
     }
 
     #[test]
@@ -194,7 +275,7 @@ mod tests {
         }
         assert_eq!(invited(&mut state, "one more"), Err(InviteError::TooMany));
         let later = NOW_S + 600;
-        state.invite(&secret("later"), "phone", Grant::default(), later + 1, later).unwrap();
+        state.invite(&secret("later"), "later", Grant::default(), later + 1, later).unwrap();
         assert_eq!(state.invitations.len(), 1, "what ran out makes room");
         let client = Client { name: "phone".to_owned(), grant: Grant::default(), since_s: NOW_S };
         state.clients = (0..CLIENTS_MAX).map(|_| (Keys::generate().public_key(), client.clone())).collect();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// Relays that an address may name.
-const RELAYS_MAX: usize = 8;
+pub(crate) const RELAYS_MAX: usize = 8;
 /// The longest secret that is taken, in bytes.
 const SECRET_BYTES_MAX: usize = 256;
 

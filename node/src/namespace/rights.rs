@@ -169,6 +169,8 @@ pub const AGENT: &[Line] = &[
 ];
 
 /// What a node has besides.
+    line("/bunker", ["-", "r", "r", "-", "-"], "who else signs with its key (NIP-46)"),
+    line("/bunker/*", ["-", "rw", "rw", "-", "-"], "new invites, removing a connection ends it"),
 pub const NODE: &[Line] = &[
     line("/", ["-", "r", "r", "r", "r"], "the tree itself"),
     line("/agents", ["-", "r", "r", "r", "r"], "the agents one may see"),

@@ -17,6 +17,7 @@ use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::manifest::Manifest;
 use crate::drivers::http::Client;
 use crate::engine::Programs;
+use crate::elsewhere::Reach;
 use crate::feeds::Feeds;
 use crate::keyring::{Addresses, Keyring, SeedKeyring};
 use crate::namespace::journal::{Line, Pin};
@@ -108,6 +109,7 @@ impl Fixture {
             roles: Roles::default(),
             srv: Arc::default(),
             keyring: keyring.clone(),
+            reach: Reach { keyring: keyring.clone(), time: Arc::new(System), back: Arc::default() },
             subscribe: relays.clone(),
             own: Arc::new([own.clone()]),
             http: Arc::new(client),

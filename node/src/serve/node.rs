@@ -6,9 +6,7 @@ use oa_nips::nostr::{PublicKey, ToBech32};
 use serde_json::{Value, json};
 
 use super::creator::Creator;
-use super::ctl::text;
 use super::{OneFile, Parts, at};
-use crate::agent::manifest::{Manifest, Npub};
 use crate::drivers::nostr::Pool;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
@@ -20,13 +18,8 @@ const NAMES: usize = 100_000;
 /// The tree of a node whose key is `node`.
 pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, node: PublicKey) -> Mounts {
     let mut mounts = Mounts::default();
-    let by = creator.clone();
-    let new = OneFile::call(move |cx, change| {
-        let by = by.clone();
-        Box::pin(async move { create(cx, &by, text(change)?) })
-    });
     super::bundle::mount_node(&mut mounts, parts, creator);
-    mounts.mount_file(at("/agents/new"), FileType::Call, Arc::new(new), "creates an agent");
+    super::new::mount(&mut mounts, parts, creator);
     let (store, pool, subscriptions) = (parts.store.clone(), pool.clone(), parts.subscriptions.clone());
     let all = {
         let pool = pool.clone();
@@ -56,21 +49,6 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
     let version = OneFile::value(|_| Ok(env!("CARGO_PKG_VERSION").as_bytes().to_vec()));
     mounts.mount_file(at("/node/version"), FileType::Value, Arc::new(version), "version");
     mounts
-}
-
-fn create(cx: &Context<'_>, creator: &Creator, text: &str) -> Result<Effect, Error> {
-    let invalid = |reason: String| Error::invalid("/agents/new", reason);
-    let mut manifest = Manifest::parse(text).map_err(|error| invalid(format!("manifest: {error}")))?;
-    if manifest.parent.is_some() {
-        return Err(invalid("manifest: parent: only /children/new of an agent makes it a parent".to_owned()));
-    }
-    // Who creates an agent owns it, unless the manifest says who does.
-    manifest.owner.get_or_insert(Npub(cx.caller));
-    creator.check(&manifest).map_err(invalid)?;
-    let name = manifest.name.clone();
-    let (_, pubkey, write) = creator.create(manifest, cx.now_ms);
-    let reply = json!({ "name": name, "npub": pubkey.to_bech32().unwrap_or_default() });
-    Ok(Effect::write(write, reply.to_string()))
 }
 
 fn relays(pool: &Pool) -> Vec<Value> {

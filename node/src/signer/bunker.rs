@@ -10,6 +10,7 @@
 
 mod address;
 mod machine;
+mod wary;
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use self::address::AddressError;
 use self::machine::Machine;
+pub use self::wary::Wary;
 use super::{Conversations, LocalSigner, nip44_cipher};
 use crate::bunker::message::{self, Answer, Call, Cipher, KIND, Way};
 use crate::bunker::uri::{Remote, Secret};
@@ -57,6 +59,17 @@ struct Inner {
     publish: Arc<dyn Publish>,
     time: Arc<dyn Time>,
     patience: Patience,
+    /// Since when nothing was answered that was asked.
+    silence: Mutex<Option<Silence>>,
+}
+
+/// A bunker that is away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silence {
+    /// When the first unanswered request was given up, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// What became of the last.
+    pub why: String,
 }
 
 /// The bunker's owner, where he can be told something.
@@ -110,7 +123,8 @@ impl Link {
         // One conversation, with the bunker.
         let machine = Machine::new(LocalSigner::new(client, Conversations::new(2)), remote.public_key);
         let machine = Mutex::new(machine);
-        Self { inner: Arc::new(Inner { client: key, remote, machine, publish, time, patience }) }
+        let silence = Mutex::default();
+        Self { inner: Arc::new(Inner { client: key, remote, machine, publish, time, patience, silence }) }
     }
 
     pub(crate) fn downgrade(&self) -> WeakLink {
@@ -130,6 +144,9 @@ impl Link {
     /// Takes an event that came from a relay, verified or not; whether it answered a request.
     pub fn deliver(&self, event: &Event) -> bool {
         let answered = self.machine().answer(event);
+        if answered.is_some() {
+            *self.heard() = None;
+        }
         // The waiter may have given up in this moment.
         answered.is_some_and(|(waiter, answer)| waiter.try_send(answer).is_ok())
     }
@@ -178,6 +195,16 @@ impl Link {
         self.ask(Call::Logout).await.map(drop)
     }
 
+    /// Since when the bunker is away, if the last that was asked was not answered.
+    pub fn silence(&self) -> Option<Silence> {
+        self.heard().clone()
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Option<Silence>> {
+        // Assigned whole, or not at all.
+        self.inner.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn machine(&self) -> MutexGuard<'_, Machine<mpsc::Sender<Answer>>> {
         // Whatever a panic left behind, every entry of the map is right.
         self.inner.machine.lock().unwrap_or_else(PoisonError::into_inner)
@@ -218,7 +245,12 @@ impl Link {
             }
         };
         // It may have come in the same moment, from a relay that then went away.
-        answers.try_recv().map_or(Err(SignerError::Unavailable(why_not)), |answer| taken(&call, Some(answer)))
+        if let Ok(answer) = answers.try_recv() {
+            return taken(&call, Some(answer));
+        }
+        let since_ms = time.now_ms();
+        self.heard().get_or_insert(Silence { since_ms, why: String::new() }).why.clone_from(&why_not);
+        Err(SignerError::Unavailable(why_not))
     }
 }
 

@@ -19,7 +19,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use oa_nips::nostr::hashes::{Hash as _, sha256};
 use oa_nips::nostr::secp256k1::rand::RngCore as _;
 use oa_nips::nostr::secp256k1::rand::rngs::OsRng;
@@ -77,7 +77,7 @@ fn cipher(passphrase: &Passphrase, salt: &[u8], log_n: u8) -> Option<XChaCha20Po
     let mut key = Zeroizing::new([0; 32]);
     let params = scrypt::Params::new(log_n, 8, 1, key.len()).ok()?;
     scrypt::scrypt(passphrase.text().as_bytes(), salt, &params, key.as_mut()).ok()?;
-    Some(XChaCha20Poly1305::new(key.as_ref().into()))
+    Some(XChaCha20Poly1305::new(Key::from_slice(key.as_slice())))
 }
 
 fn associated(log_n: u8) -> Vec<u8> {
