@@ -78,10 +78,15 @@ impl Creator {
     pub(crate) fn create(&self, manifest: Manifest, now_ms: u64) -> (AgentId, PublicKey, Write) {
         let id = self.number();
         let pubkey = self.keyring.agent(id).public_key();
+        (id, pubkey, self.create_as(id, pubkey, manifest, now_ms))
+    }
+
+    /// The same for an agent whose number and key are known.
+    pub(crate) fn create_as(&self, id: AgentId, pubkey: PublicKey, manifest: Manifest, now_ms: u64) -> Write {
         let at = Timestamp::from_secs(now_ms / 1000);
         let profile = profiles::events(&manifest, pubkey, &self.published, at);
         let session = codes::random().first_chunk().copied().map_or(Hex::ZERO, Hex);
         let new = NewAgent { id, pubkey, manifest, session, at_ms: now_ms, profile };
-        (id, pubkey, Write::CreateAgent(Box::new(new)))
+        Write::CreateAgent(Box::new(new))
     }
 }
