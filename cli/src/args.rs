@@ -47,6 +47,9 @@ pub(crate) enum OaCommand {
     Agent(Agent),
     /// Print what an agent did
     Logs(Logs),
+    /// Start a relay, a chain and two operators with money to try things with, on this machine alone
+    #[cfg(feature = "wallet")]
+    Devnet(crate::commands::devnet::DevnetArgs),
     /// Run the relay alone
     Relay(Relay),
     /// Remember a remote node in this home
@@ -67,12 +70,12 @@ pub(crate) enum OaCommand {
         /// As `oa approvals` shows it
         id: String,
     },
-    /// Back up or show this home's keys
-    #[command(subcommand)]
-    Key(crate::commands::key::Key),
     /// Let other programs sign with an agent's key (NIP-46)
     #[command(subcommand)]
     Bunker(crate::commands::bunker::Bunker),
+    /// Back up or show this home's keys
+    #[command(subcommand)]
+    Key(crate::commands::key::Key),
     /// Show the node's tree as a folder of this machine
     #[cfg(feature = "fuse")]
     Mount(crate::commands::mount::Mount),
@@ -113,13 +116,13 @@ pub(crate) struct Connect {
     /// Take this operator's key over into the home; - reads it from stdin. Without it, the home makes its own
     #[arg(long, value_name = "FILE", conflicts_with = "bunker")]
     pub(crate) key_file: Option<PathBuf>,
-}
-
-/// A path of the node's tree.
     /// The operator's key is in this bunker (NIP-46): its address bunker://…, a file with it, or - for stdin. One with
     /// a secret in it is not taken as an argument
     #[arg(long, value_name = "URI|FILE|-")]
     pub(crate) bunker: Option<String>,
+}
+
+/// A path of the node's tree.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
     /// Such as /agents/alice/status
@@ -200,6 +203,9 @@ pub(crate) struct Up {
     /// Who owns the concierge from the start, instead of whoever claims it
     #[arg(long, value_name = "NPUB")]
     pub(crate) owner: Option<String>,
+    /// A connection to the wallet that the agents have their accounts in [default: node.nwc in the home, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wallet_file: Option<PathBuf>,
     /// Take the keys over from another node that has used them since this home did
     #[arg(long)]
     pub(crate) take_lease: bool,
@@ -252,6 +258,16 @@ pub(crate) enum Agent {
         /// Keep out instead
         #[arg(long)]
         not: bool,
+    },
+    /// Find agents anywhere: by something they can do, or by a name at a domain
+    Find {
+        /// Such as translate/de-en, or bob@example.com
+        what: String,
+    },
+    /// Say, with this home's key, that an agent is yours, for its profile to show
+    Vouch {
+        /// Its name
+        name: String,
     },
     /// Write an agent to a file, all of it but its key
     Export {
@@ -310,16 +326,16 @@ pub(crate) struct AgentNew {
     /// A manifest in TOML to start from; - reads it from stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Its key is in this bunker (NIP-46): its address bunker://…, a file with it, or - for stdin. One with a secret
+    /// in it is not taken as an argument
+    #[arg(long, value_name = "URI|FILE|-")]
+    pub(crate) bunker: Option<String>,
     /// Which program it runs
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) program: Option<String>,
     /// Who may write to it
     #[arg(long, value_enum)]
     pub(crate) dm: Option<Policy>,
-    /// Its key is in this bunker (NIP-46): its address bunker://…, a file with it, or - for stdin. One with a secret
-    /// in it is not taken as an argument
-    #[arg(long, value_name = "URI|FILE|-")]
-    pub(crate) bunker: Option<String>,
 }
 
 /// A DM policy.
@@ -393,6 +409,9 @@ pub(crate) enum OaNodeCommand {
         /// Take the keys over from another node that has used them since this home did
         #[arg(long)]
         take_lease: bool,
+        /// End when stdin does, as a part of another program
+        #[arg(long, hide = true)]
+        until_eof: bool,
     },
     /// Ask the running node how it is
     Status,

@@ -5,8 +5,11 @@ pub(crate) mod approvals;
 pub(crate) mod bundle;
 pub(crate) mod bunker;
 pub(crate) mod connect;
+#[cfg(feature = "wallet")]
+pub(crate) mod devnet;
 pub(crate) mod dm;
 pub(crate) mod files;
+pub(crate) mod find;
 pub(crate) mod key;
 pub(crate) mod logs;
 #[cfg(feature = "fuse")]

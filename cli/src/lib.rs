@@ -5,25 +5,31 @@
 //! - `client`: talks to a node, by events alone
 //! - `fuse`: a tree somewhere else as a folder of this machine
 //! - `host`: runs a node in this process, with its relay
+//! - `devnet`: relay, chain and two operators, to try things with
 //! - `wallet`: the home of a wallet, and the process that runs it
-//! - `context`: what every command is given
 //! - `bunker`: a home whose operator's key is elsewhere
+//! - `context`: what every command is given
 //! - `config`: `config.toml` of a server
+//! - `purse`: the wallet that a node is a customer of; `secret`: files for their owner only
 //! - `passphrase`: where passphrases come from
 //! - `error`: what went wrong, what to do about it, and the exit code
 
 mod args;
+mod bunker;
 mod client;
 mod commands;
-mod bunker;
 mod config;
 mod context;
+#[cfg(feature = "wallet")]
+mod devnet;
 mod error;
 #[cfg(feature = "fuse")]
 mod fuse;
 mod host;
 mod output;
 mod passphrase;
+mod purse;
+mod secret;
 mod start;
 #[cfg(feature = "wallet")]
 mod wallet;

@@ -24,14 +24,16 @@ pub fn oa() -> ExitCode {
             OaCommand::Dm(args) => commands::dm::run(&context, args).await,
             OaCommand::Agent(args) => commands::agent::run(&context, args).await,
             OaCommand::Logs(args) => commands::logs::run(&context, args).await,
+            #[cfg(feature = "wallet")]
+            OaCommand::Devnet(args) => Box::pin(commands::devnet::run(&context, args)).await,
             OaCommand::Relay(args) => commands::relay::run(&context, args).await,
             OaCommand::Connect(args) => commands::connect::run(&context, args).await,
             OaCommand::Approvals { all } => commands::approvals::list(&context, all).await,
             OaCommand::Approve { id } => commands::approvals::decide(&context, &id, true).await,
             OaCommand::Deny { id } => commands::approvals::decide(&context, &id, false).await,
+            OaCommand::Bunker(args) => commands::bunker::run(&context, args).await,
             OaCommand::Key(key) => commands::key::run(&context, &context.passphrase, key),
             #[cfg(feature = "fuse")]
-            OaCommand::Bunker(args) => commands::bunker::run(&context, args).await,
             OaCommand::Mount(args) => {
                 commands::mount::run(context.output, args, async || commands::connect(&context).await).await
             }
@@ -61,7 +63,9 @@ pub fn oa_node() -> ExitCode {
                 commands::bundle::restore(&context, asked).await
             }
             OaNodeCommand::Init { operator, relay, .. } => commands::node::init(&context, operator, relay),
-            OaNodeCommand::Run { take_lease } => commands::node::run(&context, take_lease).await,
+            OaNodeCommand::Run { take_lease, until_eof } => {
+                commands::node::run(&context, take_lease, until_eof).await
+            }
             OaNodeCommand::Status => commands::node::status(&context).await,
         }
     })
@@ -75,7 +79,7 @@ pub fn oa_wallet() -> ExitCode {
     run(&common, |context| async move {
         match command {
             OaWalletCommand::Init(args) => init::run(&context, &args),
-            OaWalletCommand::Run { fake } => Box::pin(serve::run(&context, fake)).await,
+            OaWalletCommand::Run { fake, until_eof } => Box::pin(serve::run(&context, fake, until_eof)).await,
         }
     })
 }

@@ -1,7 +1,7 @@
 //! `oa-wallet`: a home for a wallet, and the process that runs it.
 //!
 //! - `init`: makes the home; `run`: serves it until SIGTERM
-//! - `config`: `wallet.toml`; `place`: where things are; `secret`: files for their owner only
+//! - `config`: `wallet.toml`; `place`: where things are
 //! - `client`: how `oa wallet` reaches a wallet, ours or anybody's
 
 pub(crate) mod client;
@@ -9,11 +9,11 @@ pub(crate) mod config;
 pub(crate) mod init;
 pub(crate) mod place;
 pub(crate) mod run;
-pub(crate) mod secret;
 
 use clap::{Parser, Subcommand};
 
 use crate::args::Common;
+pub(crate) use crate::secret;
 
 /// What shows wherever play money does.
 pub(crate) const PLAY_MONEY: &str = "play money";
@@ -37,6 +37,9 @@ pub(crate) enum OaWalletCommand {
         /// Play money, worth nothing: never with a wallet that is real
         #[arg(long)]
         fake: bool,
+        /// End when stdin does, as a part of another program
+        #[arg(long, hide = true)]
+        until_eof: bool,
     },
 }
 

@@ -13,6 +13,7 @@ use crate::config::{Config, relay_url, template};
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, npub};
+use crate::purse;
 
 pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<String>) -> Result<()> {
     let operator = operator.as_deref().map(public_key).transpose()?;
@@ -50,8 +51,8 @@ pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<Stri
     Ok(())
 }
 
-pub(crate) async fn run(context: &Context, take_lease: bool) -> Result<()> {
-    let signals = Signals::catch()?;
+pub(crate) async fn run(context: &Context, take_lease: bool, until_eof: bool) -> Result<()> {
+    let signals = Signals::catch_and(until_eof)?;
     let home = Home::peek(&context.home)?;
     let config = Config::load(&home.config())?;
     let home = Home::open(&context.home)?;
@@ -62,6 +63,7 @@ pub(crate) async fn run(context: &Context, take_lease: bool) -> Result<()> {
         interval_paging: Duration::from_millis(config.sweep.paging_every_ms.max(50)),
         ..SweepConfig::default()
     };
+    let wallet = config.wallet.as_ref().map(|wallet| purse::of_config(home.dir(), wallet)).transpose()?;
     let plan = Plan {
         relay: config.relay.enabled.then_some((config.relay.listen, config.relay.wide)),
         relay_url: config.relay.url.as_ref().map(parse).transpose()?,
@@ -73,8 +75,11 @@ pub(crate) async fn run(context: &Context, take_lease: bool) -> Result<()> {
         agents: config.agents,
         allow_private: config.allow_private,
         http_private: config.http_private,
+        wallet,
         sweep,
         dormant_after: Duration::from_secs(config.dormant_after_s),
+        journals: config.journals.into(),
+        domain: config.domain,
         take_lease,
     };
     let operators = plan.operators.clone();

@@ -1,11 +1,14 @@
 //! `oa wallet`: a wallet from afar, by its admin connection or any other.
 
+mod node;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use oa_nips::nostr::Keys;
 use oa_node::codes;
+use oa_node::home::Home;
 use oa_node::time::{System, Time as _};
 use oa_wallet::account::Holder;
 use oa_wallet::backend::PaymentHash;
@@ -57,11 +60,21 @@ enum Command {
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
     },
-    /// Pay an invoice
+    /// Make an offer (BOLT 12): a code that can be paid many times
+    Offer {
+        /// Such as 500, 500sat or 1000msat; without it, what the payer likes
+        #[arg(value_parser = amount)]
+        amount: Option<Msat>,
+        /// For the payer to read
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+    },
+    /// Pay an invoice or an offer
     Pay {
-        /// lnbc…
+        /// lnbc…, or an offer lno…
+        #[arg(value_name = "INVOICE")]
         bolt11: String,
-        /// Where the invoice leaves it open
+        /// Where the invoice leaves it open; for an offer always
         #[arg(long, value_parser = amount)]
         amount: Option<Msat>,
     },
@@ -74,7 +87,8 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         offset: u64,
     },
-    /// Move money between accounts of this wallet
+    /// Move money from one account to another: the operator's and agents' in a home with a node, else those of its
+    /// wallet
     Transfer {
         /// Whose: operator, or another account
         #[arg(value_parser = account)]
@@ -85,6 +99,9 @@ enum Command {
         /// Such as 1000 or 1000sat
         #[arg(value_parser = amount)]
         amount: Msat,
+        /// Between accounts of this home's wallet, also where there is a node
+        #[arg(long)]
+        in_wallet: bool,
     },
     /// What each account of this wallet has
     Accounts,
@@ -149,6 +166,12 @@ struct Connect {
 }
 
 pub(crate) async fn run(context: &Context, args: Wallet) -> Result<()> {
+    if let Command::Transfer { from, to, amount, in_wallet: false } = &args.command
+        && args.nwc_file.is_none()
+        && Home::peek(&context.home).is_ok_and(|home| home.client().exists())
+    {
+        return node::transfer(context, from, to, *amount).await;
+    }
     let file = args.nwc_file.unwrap_or_else(|| Place::peek(&context.home).admin());
     let wallet = Connection::connect(&file).await?;
     let done = Box::pin(perform(context.output, &wallet, args.command)).await;
@@ -160,9 +183,19 @@ async fn perform(output: Output, wallet: &Connection, command: Command) -> Resul
     match command {
         Command::Balance => balance(output, wallet).await,
         Command::Invoice { amount, description } => invoice(output, wallet, amount, description).await,
+        Command::Offer { amount, description } => {
+            let params = json!({ "amount_msat": amount, "description": description });
+            let answer = admin(wallet, "oa_offer", params).await?;
+            output.object(&answer);
+            output.say(text(&answer, "offer"));
+            Ok(())
+        }
+        Command::Pay { bolt11, amount } if bolt11.to_ascii_lowercase().starts_with("lno1") => {
+            pay_offer(output, wallet, &bolt11, amount).await
+        }
         Command::Pay { bolt11, amount } => pay(output, wallet, bolt11, amount).await,
         Command::History { all, offset } => history(output, wallet, all, offset).await,
-        Command::Transfer { from, to, amount } => transfer(output, wallet, &from, &to, amount).await,
+        Command::Transfer { from, to, amount, .. } => transfer(output, wallet, &from, &to, amount).await,
         Command::Accounts => accounts(output, wallet).await,
         Command::Connect(connect) => self::connect(output, wallet, connect).await,
         Command::Connections => connections(output, wallet).await,
@@ -263,6 +296,17 @@ async fn pay(output: Output, wallet: &Connection, bolt11: String, amount: Option
                 .hint("see `oa wallet history --all` before you pay again"))
         }
     }
+}
+
+async fn pay_offer(output: Output, wallet: &Connection, offer: &str, amount: Option<Msat>) -> Result<()> {
+    let amount = amount.ok_or_else(|| {
+        Error::new(Kind::Usage, "an offer may be paid many times, so say what you pay: --amount 500")
+    })?;
+    let paid = admin(wallet, "oa_pay_offer", json!({ "offer": offer, "amount_msat": amount })).await?;
+    output.object(&paid);
+    let fee = Msat::new(paid.get("fee_msat").and_then(Value::as_u64).unwrap_or_default());
+    output.say(format!("paid {amount}, with a fee of {fee}"));
+    Ok(())
 }
 
 async fn history(output: Output, wallet: &Connection, all: bool, offset: u64) -> Result<()> {

@@ -43,12 +43,44 @@ pub(crate) struct Init {
     /// Where to listen for Lightning peers, as HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<String>,
+    /// How often the chain is asked, in milliseconds
+    #[arg(long, value_name = "MS", hide = true)]
+    pub(crate) sync_ms: Option<u64>,
     /// Play money, worth nothing, to try things out
     #[arg(long)]
     pub(crate) fake: bool,
 }
 
-pub(crate) fn run(context: &Context, init: &Init) -> Result<()> {
+impl Init {
+    /// On a network, with an Esplora API that tells about its chain.
+    pub(crate) fn new(network: Network, esplora: &str) -> Self {
+        Self {
+            network,
+            esplora: Some(esplora.to_owned()),
+            electrum: None,
+            bitcoind: None,
+            relay: Vec::new(),
+            listen: Vec::new(),
+            sync_ms: None,
+            fake: false,
+        }
+    }
+}
+
+/// A wallet that was made.
+pub(crate) struct Made {
+    place: Place,
+    coins: Coins,
+    key: oa_nips::nostr::PublicKey,
+    /// Of a real one.
+    seed: Option<Seed>,
+}
+
+/// Makes a wallet in a home, and says nothing.
+///
+/// # Errors
+/// What is missing, or there already.
+pub(crate) fn make(context: &Context, init: &Init) -> Result<Made> {
     let coins = if init.fake { Coins::PlayMoney } else { init.network.into() };
     let password_file = Place::peek(&context.home).config().with_file_name("bitcoind.password");
     let chain = if init.fake { String::new() } else { chain_of(init, &password_file)? };
@@ -61,6 +93,11 @@ pub(crate) fn run(context: &Context, init: &Init) -> Result<()> {
     let seed = if init.fake { None } else { Some(Seed::create(&place.seed()).map_err(no_seed)?) };
     let key = make_key(&place, context)?;
     std::fs::write(place.config(), template(coins, &relays, &init.listen, &chain))?;
+    Ok(Made { place, coins, key, seed })
+}
+
+pub(crate) fn run(context: &Context, init: &Init) -> Result<()> {
+    let Made { place, coins, key, seed } = make(context, init)?;
     let output = context.output;
     output.object(&json!({
         "event": "initialised",
@@ -123,6 +160,11 @@ fn relays(context: &Context, init: &Init) -> Result<Vec<String>> {
 
 /// The lines of `[chain]`.
 fn chain_of(init: &Init, password_file: &Path) -> Result<String> {
+    let source = source_of(init, password_file)?;
+    Ok(init.sync_ms.map_or_else(|| source.clone(), |ms| format!("{source}sync_ms = {ms}\n")))
+}
+
+fn source_of(init: &Init, password_file: &Path) -> Result<String> {
     if let Some(url) = &init.electrum {
         return Ok(format!("electrum = {}\n", quoted(url)));
     }
@@ -222,15 +264,7 @@ pub(super) fn play(context: &Context, place: &Place) -> Result<()> {
         let message = format!("this wallet is on {}: no {PLAY_MONEY} goes into it", found.name());
         return Err(Error::new(Kind::Usage, message).hint("choose another --home for --fake"));
     }
-    let init = Init {
-        network: Network::Regtest,
-        esplora: None,
-        electrum: None,
-        bitcoind: None,
-        relay: Vec::new(),
-        listen: Vec::new(),
-        fake: true,
-    };
+    let init = Init { esplora: None, fake: true, ..Init::new(Network::Regtest, "") };
     std::fs::write(place.config(), template(Coins::PlayMoney, &relays(context, &init)?, &[], ""))?;
     Ok(())
 }

@@ -64,8 +64,8 @@ struct Running {
     notices: AbortOnDropHandle<()>,
 }
 
-pub(crate) async fn run(context: &Context, fake: bool) -> Result<()> {
-    let mut signals = Signals::catch()?;
+pub(crate) async fn run(context: &Context, fake: bool, until_eof: bool) -> Result<()> {
+    let mut signals = Signals::catch_and(until_eof)?;
     if !fake && !Place::peek(&context.home).config().exists() {
         Config::load(&Place::peek(&context.home).config())?;
     }

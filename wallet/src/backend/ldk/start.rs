@@ -95,8 +95,9 @@ fn builder(config: &Config, seed: &Seed, runtime: Handle) -> Result<Builder, Sta
     builder.set_runtime(runtime);
     builder.set_entropy_bip39_mnemonic(seed.mnemonic(), None);
     builder.set_custom_logger(Arc::new(log::Tracing));
-    builder.set_node_alias(config.alias.clone())?;
+    // Who cannot be dialled is not announced, and to LDK a name is a wish to be.
     if !config.listen.is_empty() {
+        builder.set_node_alias(config.alias.clone())?;
         builder.set_listening_addresses(addresses(&config.listen)?)?;
     }
     if !config.announce.is_empty() {
