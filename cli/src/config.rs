@@ -42,6 +42,9 @@ pub(crate) struct Config {
     /// An agent that nothing came to for this long sleeps.
     #[serde(default = "dormant_after_s")]
     pub(crate) dormant_after_s: u64,
+    /// The wallet that its agents have their accounts in.
+    #[serde(default)]
+    pub(crate) wallet: Option<Wallet>,
     /// The bundled relay.
     #[serde(default)]
     pub(crate) relay: Relay,
@@ -73,6 +76,17 @@ pub(crate) struct Srv {
 
 fn read_only() -> Access {
     Access::ReadOnly
+}
+
+/// `wallet = { … }`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wallet {
+    /// The file with the connection (nostr+walletconnect://…); relative to the home.
+    pub(crate) nwc_file: PathBuf,
+    /// What a dollar costs, in satoshi; without it no dollars are changed into bitcoin.
+    #[serde(default)]
+    pub(crate) sats_per_usd: Option<u64>,
 }
 
 /// `[relay]`
@@ -219,6 +233,12 @@ http_private = []
 
 # An agent that nothing came to for this long sleeps; it costs one row then.
 dormant_after_s = 300
+
+# The wallet that the agents have their accounts in: a connection of `oa wallet connect NAME --account operator --out FILE`,
+# or of any wallet that speaks Nostr Wallet Connect. See docs/wallet.md.
+# [wallet]
+# nwc_file = "node.nwc"
+# sats_per_usd = 1000
 
 [relay]
 # The bundled relay. Without it, `relays` must name at least one.

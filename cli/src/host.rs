@@ -14,6 +14,7 @@ use oa_node::home::Home;
 use oa_node::keyring::{Addresses, SeedKeyring};
 use oa_node::lease;
 use oa_node::namespace::blocks::host;
+use oa_node::money;
 use oa_node::namespace::mount::Access;
 use oa_node::node::{self, Node, Parts};
 use oa_node::notice::Notice;
@@ -67,6 +68,8 @@ pub(crate) struct Plan {
     /// How often relays are swept.
     pub(crate) sweep: SweepConfig,
     /// An agent that nothing came to for this long sleeps.
+    /// The wallet that its agents have their accounts in.
+    pub(crate) wallet: Option<money::Config>,
     pub(crate) dormant_after: Duration,
     /// Whether the keys are taken although another node has used them since this home did.
     pub(crate) take_lease: bool,
@@ -216,6 +219,7 @@ impl Host {
         if node.ready(1, READY).await == 0 {
             tracing::warn!("no relay answers yet; mail waits there until one does");
         } else if let Some(why) = node.held(HELD).await {
+            wallet: plan.wallet,
             tracing::warn!(why, "the agents wait");
             output.note(format!("the agents wait: {why}"));
         }

@@ -16,6 +16,8 @@ use oa_nips::hex::{Hash, Hex};
 use oa_nips::mail::{Draft, Protocol};
 use oa_nips::nostr::{EventId, PublicKey};
 use oa_nips::port::RowWrite;
+use oa_wallet::fx::Fx;
+use oa_wallet::msat::Msat;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use answer::{Answered, Said, answer, decided, is_code_of_a_waiting, read};
@@ -26,6 +28,7 @@ use crate::agent::envelope::{EnvelopeId, Origin};
 use crate::agent::manifest::{Category, Manifest};
 use crate::codes;
 use crate::keyring::Keyring;
+use crate::money::PayAsked;
 use crate::namespace::service::{Change, Context, Subject};
 use crate::namespace::{Consent, Error, Path};
 use crate::store::Store;
@@ -172,6 +175,12 @@ pub fn category(path: &Path, change: &Change) -> Option<Category> {
     }
 }
 
+/// What a payment comes to, without fees; nothing for what is none, or cannot be read and will be refused.
+fn cost(path: &Path, change: &Change) -> Option<Msat> {
+    let (true, Change::Call(body)) = (path.as_str() == "/wallet/pay", change) else { return None };
+    PayAsked::parse(body).and_then(|asked| asked.bill()).ok().map(|(_, amount)| amount)
+}
+
 /// Freezes what needs consent.
 #[derive(Debug)]
 pub(crate) struct Freezer {
@@ -180,6 +189,8 @@ pub(crate) struct Freezer {
     /// Those the node's configuration lets consent for any agent.
     pub(crate) approvers: Vec<PublicKey>,
     pub(crate) time: Arc<dyn crate::time::Time>,
+    /// By which dollars and bitcoin are compared.
+    pub(crate) fx: Option<Fx>,
 }
 
 impl Freezer {
@@ -191,6 +202,12 @@ impl Freezer {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// Whether a payment is above what the agent may spend without asking.
+    fn is_dear(&self, subject: &Subject<'_>, path: &Path, change: &Change) -> bool {
+        let caps = subject.manifest.caps("/wallet");
+        cost(path, change).is_some_and(|amount| caps.asks(amount, self.fx.as_ref(), self.time.now_ms()))
     }
 
     fn freeze_now(
@@ -259,7 +276,11 @@ impl Consent for Freezer {
     fn freeze(&self, cx: &Context<'_>, path: &Path, change: &Change) -> Option<(Vec<Write>, Error)> {
         let subject = cx.subject?;
         let category = category(path, change)?;
-        if !subject.manifest.autonomy.asks(category) {
+        if category == Category::SpendMoney && !crate::serve::may_use_wallet(cx, path.as_str()) {
+            // It is refused by the wallet, and nobody is asked about it.
+            return None;
+        }
+        if !subject.manifest.autonomy.asks(category) && !self.is_dear(&subject, path, change) {
             return None;
         }
         Some(match self.freeze_now(cx, &subject, path, change, category) {

@@ -19,6 +19,7 @@ pub mod keyring;
 pub mod lease;
 mod mailin;
 mod maintenance;
+pub mod money;
 pub mod namespace;
 pub mod node;
 pub mod notice;

@@ -29,6 +29,7 @@ use crate::engine::turns::Turns;
 use crate::feeds::Feeds;
 use crate::keyring::{Addresses, Keyring};
 use crate::lease::MemoryError;
+use crate::money::{self, Money};
 use crate::namespace::Path;
 use crate::namespace::path::PathError;
 use crate::namespace::service::{FileService, FileType};
@@ -77,6 +78,8 @@ pub struct Config {
     pub programs: Programs,
     /// How it keeps the lease of its key; without one it acts as if no other node could have it.
     pub leasing: Option<Leasing>,
+    /// Its wallet; without one no agent has an account.
+    pub wallet: Option<money::Config>,
     /// What manifests may mount, by its name under `/srv`.
     pub srv: BTreeMap<String, serve::Srv>,
     /// Call files that every agent finds under `/tools`, by name.
@@ -100,6 +103,7 @@ impl Config {
             programs: Programs::default(),
             tools: Vec::new(),
             leasing: None,
+            wallet: None,
             srv: BTreeMap::new(),
         }
     }
@@ -219,10 +223,14 @@ impl Node {
             keyring: keyring.clone(),
             approvers: config.approvers.clone(),
             time: time.clone(),
+            fx: config.wallet.as_ref().and_then(money::Config::fx),
         };
         let (subscriptions, subscribed) =
             Subscriptions::new(store.clone(), Arc::new(pool.clone()), time.clone());
+        let connect = |wallet| Money::connect(wallet, &pool, store.clone(), time.clone());
+        let money = config.wallet.as_ref().map(connect);
         let parts = serve::Parts {
+            money: money.clone(),
             store: store.clone(),
             time: time.clone(),
             relays,
@@ -300,6 +308,7 @@ impl Node {
         ];
             bunker: to_bunker,
         bringers.push(mailin::catch_up(left, tenure, pool.clone(), ends.bringing.clone()));
+        bringers.extend(money.map(|money| money::start(money, &shared, ends.bringing.clone())));
         listen_to_operators(&pool, &shared);
         let restoring = Restoring {
             shared: shared.clone(),

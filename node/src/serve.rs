@@ -33,6 +33,7 @@ mod srv;
 mod state;
 mod streams;
 mod task;
+mod wallet;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use crate::drivers::http::Client;
 use crate::feeds::Feeds;
 use crate::elsewhere::Reach;
 use crate::keyring::Keyring;
+use crate::money::Money;
 use crate::namespace::mount::Mounts;
 use crate::namespace::path::Path;
 use crate::namespace::service::FileType;
@@ -63,6 +65,7 @@ pub(crate) use srv::Mounted;
 pub use srv::Srv;
 pub(crate) use state::StateFolder;
 pub(crate) use task::begin as begin_task;
+pub(crate) use wallet::may_use as may_use_wallet;
 
 /// What file servers stand on.
 #[derive(Debug, Clone)]
@@ -87,6 +90,8 @@ pub(crate) struct Parts {
     /// What is remembered of people.
     pub(crate) directory: Arc<Directory>,
     pub(crate) subscriptions: Arc<Subscriptions>,
+    /// The accounts, where the node has a wallet.
+    pub(crate) money: Option<Money>,
     /// What happens.
     pub(crate) feeds: Arc<Feeds>,
     /// How the node was started.
@@ -119,6 +124,7 @@ pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
     identity::mount(&mut mounts, parts);
     nostr::mount(&mut mounts, parts, creator);
     http::mount(&mut mounts, parts);
+    wallet::mount(&mut mounts, parts);
     mounts.mount(at("/approvals"), Arc::new(Approvals::new(parts)), "consent");
     mounts
 }

@@ -18,6 +18,7 @@ use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, npub};
 
+use crate::purse;
 /// The agent that is there from the start.
 const CONCIERGE: &str = "concierge";
 
@@ -34,6 +35,8 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
     concierge.dm.policy = Policy::Open;
     concierge.owner = owner.map(Npub);
     let plan = Plan {
+    let wallet = purse::of_home(home.dir(), args.wallet_file.as_deref())?;
+    let has_wallet = wallet.is_some();
         relay: Some((args.listen, false)),
         relay_url: None,
         relays,
@@ -45,6 +48,7 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
         allow_private: Vec::new(),
         http_private: Vec::new(),
         sweep: SweepConfig {
+        wallet,
             interval_negentropy: Duration::from_millis(args.sweep_ms.max(50)),
             ..SweepConfig::default()
         },
@@ -69,6 +73,9 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
     if !args.listen.ip().is_loopback() {
         output.note(
             "note: other machines can reach this relay, and it gives sealed messages to whoever asks: they cannot \
+    if let Some(hint) = purse::hint(&context.home).filter(|_| !has_wallet) {
+        output.note(hint);
+    }
              be read, but it shows who gets mail and when. Put a relay that checks (NIP-42) in front of it.",
         );
     }

@@ -37,6 +37,8 @@ pub enum Kind {
     Error,
     /// What became of a change that needed consent, in `data`.
     Approval,
+    /// Money came for the agent, or a payment ended that it was told to wait for, in `data`.
+    Payment,
     /// A public event that a subscription of the agent heard, in `data`. It has no origin: nobody is answered.
     Event,
 }

@@ -2,6 +2,8 @@
 
 mod http;
 mod hud;
+mod profile;
+mod strangers;
 
 use std::fmt;
 
@@ -10,11 +12,14 @@ use oa_nips::template;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::namespace::Path;
+use crate::money::Caps;
 use crate::namespace::mount::Access;
 use crate::plumber::{Rule, check_own};
 
 pub use http::{Http, Method};
 pub use hud::Hud;
+pub use profile::{Findable, OwnerWord};
+pub use strangers::Strangers;
 
 /// Most public keys in an allowlist.
 pub const ALLOW_MAX: usize = 1000;
@@ -62,6 +67,9 @@ pub struct Manifest {
     /// Where its requests may go.
     #[serde(default)]
     pub http: Http,
+    /// What turns of others than its owner may use.
+    #[serde(default)]
+    pub strangers: Strangers,
     /// Who may write to it.
     #[serde(default)]
     pub dm: Dm,
@@ -194,6 +202,9 @@ impl MountSpec {
         }
         if self.from.is_empty() && self.cow {
             return Err(format!("{path}: cow needs a from"));
+        }
+        if matches!(self.access, Access::Budgeted(_)) && path.as_str() != "/wallet" {
+            return Err(format!("{path}: only /wallet has a budget"));
         }
         Ok(())
     }
@@ -332,6 +343,8 @@ pub enum ManifestError {
     #[error("hud.fields: {0}")]
     Hud(String),
     #[error("plumb: {0}")]
+    #[error("strangers.allow: {0}")]
+    Strangers(String),
     Plumb(String),
     #[error("roles: over {ROLES_MAX} people")]
     TooManyRoles,
@@ -365,6 +378,7 @@ impl Manifest {
             nostr: Nostr::default(),
             hud: Hud::default(),
             records: Publishing::default(),
+            strangers: Strangers::default(),
             overflow: Overflow::default(),
             plumb: Vec::new(),
         }
@@ -394,6 +408,15 @@ impl Manifest {
     /// Names the key.
     pub fn check(&self) -> Result<(), ManifestError> {
         if !is_name(&self.name) {
+    /// The caps of a mount; of several that speak of it, the last holds.
+    pub fn caps(&self, path: &str) -> Caps {
+        let of = |spec: &MountSpec| match spec.access {
+            Access::Budgeted(caps) if spec.path == path => Some(caps),
+            _ => None,
+        };
+        self.mounts.iter().rev().find_map(of).unwrap_or_default()
+    }
+
             return Err(ManifestError::Name(self.name.clone()));
         }
         if self.roles.approvers.len() + self.roles.viewers.len() > ROLES_MAX {
@@ -414,6 +437,7 @@ impl Manifest {
             return Err(ManifestError::AllowTooLong);
         }
         if self.about.chars().count() > 1000 {
+        self.strangers.check().map_err(ManifestError::Strangers)?;
             return Err(ManifestError::AboutTooLong);
         }
         self.nostr.check()

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use oa_nips::nostr::ToBech32;
+use oa_wallet::account::fee_reserve;
 
 use super::Approval;
 use crate::namespace::service::Wake;
@@ -27,8 +28,12 @@ pub(super) fn ask(approval: &Approval, row: &AgentRow, wake: Option<Wake<'_>>, c
         .and_then(|s| Timestamp::from_second(s).ok())
         .map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
         .unwrap_or_default();
+    let costs = change.thaw().zip(path.parse().ok()).and_then(|(change, path)| super::cost(&path, &change));
+    let costs = costs.map_or_else(String::new, |amount| {
+        format!("It costs: {amount}, and fees of up to {} are held back\n", fee_reserve(amount))
+    });
     format!(
-        "Your agent {name} asks for consent.\n\nIt wants to {verb} {path}\nThat is: {category}\nBecause of: {because}\n\
+        "Your agent {name} asks for consent.\n\nIt wants to {verb} {path}\nThat is: {category}\n{costs}Because of: {because}\n\
          What it would send, in its own words ({bytes} bytes):\n{quoted}\n\nAnswer me here, before {until}:\n  yes {code}\n  \
          no {code}\nThe code is for me alone. {name} never needs it: whoever asks you for it means no good. (wish {id})",
         name = row.name,

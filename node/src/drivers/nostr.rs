@@ -35,7 +35,7 @@ use oa_nips::nostr::{Event, EventId, Kind, PublicKey, RelayUrl};
 use oa_nips::{kind, port::Signer};
 use tokio::sync::oneshot;
 
-pub use self::pool::Pool;
+pub use self::pool::{Held, Pool};
 
 /// The kinds of event that carry mail.
 pub const MAIL_KINDS: [Kind; 3] = [kind::WRAP, kind::EPHEMERAL_WRAP, kind::LEGACY_DM];

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use super::path::Path;
 use super::service::{Change, FileService, FileType};
+use crate::money::Caps;
 
 /// What a mount lets the agent do, whatever [`super::rights`] says besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub enum Access {
     ReadOnly,
     /// Of `/identity`: who it is, signing and checking; no encryption.
     SignOnly,
+    /// As read_write, up to so much money.
+    Budgeted(Caps),
     /// Nothing: as if it were not there.
     Disabled,
 }
@@ -31,6 +34,7 @@ impl fmt::Display for Access {
             Self::ReadWrite => "read_write",
             Self::ReadOnly => "read_only",
             Self::SignOnly => "sign_only",
+            Self::Budgeted(_) => "budgeted",
             Self::Disabled => "disabled",
         })
     }
@@ -153,7 +157,8 @@ impl Found<'_> {
         let refused =
             || Err(Error::new(Code::PermissionDenied, path, format!("mounted {}", self.mount.access)));
         match self.mount.access {
-            Access::ReadWrite => Ok(()),
+            // How much, its service counts.
+            Access::ReadWrite | Access::Budgeted(_) => Ok(()),
             Access::SignOnly if matches!(self.rest.as_str(), "/sign" | "/verify") => match change {
                 Change::Call(_) => Ok(()),
                 _ => refused(),

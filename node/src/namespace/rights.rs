@@ -159,6 +159,9 @@ pub const AGENT: &[Line] = &[
     line("/http", ["r", "r", "r", "-", "-"], "requests to hosts on the allowlist"),
     line("/http/request", ["rw", "-", "-", "-", "-"], "one request"),
     line("/tools", ["rw", "r", "r", "-", "-"], "call files that operators mount"),
+    line("/wallet", ["r", "r", "r", "-", "-"], "its account: balance, caps, history"),
+    line("/wallet/pay", ["rw", "rw", "rw", "-", "-"], "pays an invoice"),
+    line("/wallet/invoice", ["rw", "rw", "rw", "-", "-"], "makes one that pays into the account"),
     line("/workspace", ["rw", "rw", "rw", "-", "-"], "a folder of the host"),
     line("/tmp", ["rw", "-", "-", "-", "-"], "scratch for one tick"),
     line("/hud", ["r", "rt", "rt", "rt", "rt"], "what an onlooker sees, redacted"),
@@ -189,6 +192,10 @@ pub const NODE: &[Line] = &[
     line("/secrets/*", ["-", "-", "w", "-", "-"], "a secret, which nobody reads"),
     line("/srv", ["-", "-", "r", "-", "-"], "folders and services that manifests may mount"),
 ];
+    line("/wallet", ["-", "-", "r", "-", "-"], "the operator's account, and what all accounts have"),
+    line("/wallet/pay", ["-", "-", "rw", "-", "-"], "pays an invoice from it"),
+    line("/wallet/invoice", ["-", "-", "rw", "-", "-"], "makes one that pays into it"),
+    line("/wallet/transfer", ["-", "-", "rw", "-", "-"], "from one account to another: FROM TO AMOUNT"),
 
 /// What a role may do to a path of an agent's tree.
 pub fn in_agent(role: Role, path: &Path) -> Rights {

@@ -118,4 +118,9 @@ impl<'a> Item<'a> {
     pub fn of_alarm(text: &'a str) -> Self {
         Self { source: Source::Alarm, kind: None, tags: Vec::new(), sender: None, is_agents: false, text }
     }
+
+    /// Money that came, or a payment that ended.
+    pub fn of_payment() -> Self {
+        Self { source: Source::Payment, ..Self::of_alarm("") }
+    }
 }

@@ -5,6 +5,7 @@
 //!
 //! - `command` reads a message, `when` the times in it, `zone` the names of time zones: pure, without a clock;
 //! - `person` and `alarm` say what is kept and in which files;
+//! - `purse` is about money, for the owner alone;
 //! - `desk` carries a command out on those files; `reply` and `status` hold the wording.
 //!
 //! The time is the tick's clock and zones come with the program, so a tick that is run again says the same.
@@ -13,6 +14,7 @@ mod alarm;
 mod command;
 mod desk;
 mod person;
+mod purse;
 mod reply;
 mod status;
 mod trigger;
@@ -49,6 +51,10 @@ impl Agent for Concierge {
 async fn answer(tick: &mut Tick, trigger: &Trigger) -> Result<Option<String>, Fault> {
     if trigger.kind == "file" {
         return Ok(Some(reply::file()));
+    }
+    if trigger.kind == "payment" {
+        // Money that nobody waits to hear of is in the history.
+        return Ok(trigger.data.as_ref().filter(|_| trigger.is_from_owner()).and_then(purse::told));
     }
     if !matches!(trigger.kind.as_str(), "dm" | "alarm") {
         return Ok(None);
@@ -246,7 +252,8 @@ mod tests {
     async fn the_owner_sees_the_status_and_others_are_told_so() {
         let mut world = World::default();
         assert_eq!(world.dm(ANN, "status").await, "concierge is active\nTicks: 7\nOwner: nobody yet");
-        assert!(world.dm(ANN, "help").await.ends_with("For you as my owner: status"));
+        let help = world.dm(ANN, "help").await;
+        assert!(help.ends_with("For you as my owner: status, balance, invoice 500, pay lnbc…"), "{help}");
         world.says("status", "Only my owner may see my status. Say \"ping\" to see that I am here.").await;
         assert!(world.dm(BOB, "help").await.ends_with("whoami, ping, help"));
         world.says("ping", "pong").await;
@@ -256,6 +263,22 @@ mod tests {
         );
         world.says("whoami", &whoami).await;
         assert!(world.bench.files.0.is_empty(), "nothing to keep of somebody who only asked");
+    }
+
+    #[tokio::test]
+    async fn money_is_for_the_owner_alone() {
+        let mut world = World::default();
+        for text in ["balance", "invoice 500 tea", "pay lnbc1", "Balance?"] {
+            world.says(text, "Only my owner may use my wallet. Say \"help\" to see what I can do for you.").await;
+            assert!(world.dm(ANN, text).await.starts_with("I have no wallet"), "{text}");
+        }
+        assert_eq!(world.dm(ANN, "pay").await, "What should I pay? For example: pay lnbc…");
+        assert_eq!(world.dm(ANN, "invoice").await, "For how much, in sat? For example: invoice 500 tea");
+        let paid = json!({"event": "received", "received_msat": 5000});
+        let trigger = |trust: &str| json!({"kind": "payment", "trust": trust, "origin": {"from": ANN}, "data": paid});
+        let told = world.tick(trigger("owner")).await.unwrap();
+        assert_eq!(told.as_deref(), Some("Your invoice was paid: 5 sat."));
+        assert_eq!(world.tick(trigger("stranger")).await.unwrap(), None);
     }
 
     #[tokio::test]

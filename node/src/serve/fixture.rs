@@ -115,6 +115,7 @@ impl Fixture {
             http: Arc::new(client),
             directory: Arc::new(Directory::new(relays.clone(), vec![own.clone()])),
             subscriptions,
+            money: None,
             feeds: feeds.clone(),
             config: Arc::default(),
         };

@@ -45,6 +45,7 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
     super::config::mount(&mut mounts, parts);
     super::secrets::mount(&mut mounts, parts);
     super::streams::mount_node(&mut mounts, parts);
+    super::wallet::mount_node(&mut mounts, parts);
     mounts.mount(at("/approvals"), Arc::new(super::Approvals::new(parts)), "consent");
     let version = OneFile::value(|_| Ok(env!("CARGO_PKG_VERSION").as_bytes().to_vec()));
     mounts.mount_file(at("/node/version"), FileType::Value, Arc::new(version), "version");

@@ -311,6 +311,17 @@ impl Store {
 
     /// What the runs of a tick did on the outside, by ordinal.
     pub fn journal(&self, id: AgentId, envelope: &EnvelopeId) -> Result<Vec<JournalRow>> {
+    /// The rows of one space from key `from` on, included, by key.
+    pub fn rows_from(&self, space: &str, from: &str, limit: usize) -> Result<Vec<(String, Row)>> {
+        let skip = space.len() + 1;
+        let range = Range { from: row_key(space, from), ..Range::prefix(row_key(space, "")) }.limit(limit);
+        let parse = |(key, bytes): (Vec<u8>, Vec<u8>)| {
+            let name = String::from_utf8(key.get(skip..)?.to_vec()).ok()?;
+            Some((name, split_row(&bytes)?))
+        };
+        Ok(self.backend.scan(Table::Rows, &range)?.into_iter().filter_map(parse).collect())
+    }
+
         let rows = self.scan(Table::Journal, &Range::prefix(key::journal(id, envelope)))?;
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }

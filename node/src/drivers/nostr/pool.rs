@@ -1,5 +1,7 @@
 //! The pool's handle: starts the connections, gives them work, ends them.
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -22,6 +24,7 @@ use super::link::{End, Fetched, Link, link};
 use super::wanted::Wanted;
 use super::{Config, Incoming, Keyring, Ledger, RelayStatus, verify};
 use crate::drivers::address::{Allowed, Gate};
+pub use held::Held;
 
 /// The relay pool of a process. Clones are handles to the same one; dropping the last ends it.
 #[derive(Debug, Clone)]

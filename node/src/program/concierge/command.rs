@@ -40,6 +40,12 @@ pub(super) enum Command {
     /// Shows the zone and the time in it.
     Zone,
     SetZone(String),
+    /// What the account has.
+    Balance,
+    /// An invoice: how much, and what for.
+    Invoice(String),
+    /// A payment: an invoice, and how much where it does not say.
+    Pay(String),
     /// A known word without what belongs to it.
     Incomplete(Topic),
     /// Anything else, with the known word it is close to.
@@ -84,10 +90,13 @@ pub(super) enum Topic {
     WhoAmI,
     Ping,
     Status,
+    Balance,
+    Invoice,
+    Pay,
 }
 
 /// The words a slip of the keyboard is compared with; of two that are equally close, the first is meant.
-const KNOWN: [(&str, Topic); 20] = [
+const KNOWN: [(&str, Topic); 22] = [
     ("help", Topic::Help),
     ("notes", Topic::Notes),
     ("note", Topic::Note),
@@ -107,6 +116,8 @@ const KNOWN: [(&str, Topic); 20] = [
     ("whoami", Topic::WhoAmI),
     ("ping", Topic::Ping),
     ("status", Topic::Status),
+    ("balance", Topic::Balance),
+    ("invoice", Topic::Invoice),
     ("tz", Topic::Zone),
 ];
 

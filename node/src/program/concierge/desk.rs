@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::alarm;
 use super::command::{Command, Removal, Shelf};
 use super::person::{Item, Peer, Person, TEXT_CHARS_MAX, items_max};
+use super::purse;
 use super::reply::{self, PAGE_ITEMS};
 use super::status;
 use super::trigger::{self, Trigger};
@@ -92,6 +93,10 @@ impl<'a> Desk<'a> {
                 status::render(&content)
                     .ok_or_else(|| Fault::Failed("/status is no JSON object".to_owned()))?
             }
+            Command::Balance | Command::Invoice(_) | Command::Pay(_) if !is_owner => reply::not_owners_wallet(),
+            Command::Balance => purse::balance(self.ns).await?,
+            Command::Invoice(asked) => purse::invoice(self.ns, &asked).await?,
+            Command::Pay(asked) => purse::pay(self.ns, &asked).await?,
             Command::Add(shelf, text) => self.add(shelf, text).await?,
             Command::List(shelf, page) => self.list(shelf, page).await?,
             Command::Show(shelf, number) => self.show(shelf, number).await?,

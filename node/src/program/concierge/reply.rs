@@ -52,7 +52,7 @@ whoami, ping, help"
 
 /// The commands, with those that only the owner has.
 pub(super) fn help_owner() -> String {
-    format!("{}\n\nFor you as my owner: status", help())
+    format!("{}\n\nFor you as my owner: status, balance, invoice 500, pay lnbc…", help())
 }
 
 pub(super) fn hello() -> String {
@@ -89,6 +89,10 @@ pub(super) fn claim_refused() -> String {
 
 pub(super) fn not_owner() -> String {
     "Only my owner may see my status. Say \"ping\" to see that I am here.".to_owned()
+}
+
+pub(super) fn not_owners_wallet() -> String {
+    "Only my owner may use my wallet. Say \"help\" to see what I can do for you.".to_owned()
 }
 
 /// Who the correspondent is to the agent.
@@ -391,6 +395,8 @@ pub(super) fn incomplete(topic: Topic) -> String {
         Topic::Remind => "What should I remind you of?",
         Topic::Delete => "Which one?",
         Topic::Zone => "Which time zone?",
+        Topic::Invoice => "For how much, in sat?",
+        Topic::Pay => "What should I pay?",
         _ => "Which one? Tell me its number.",
     };
     format!("{question} {}", example_sentence(topic))
@@ -441,5 +447,8 @@ fn example(topic: Topic) -> &'static str {
         Topic::WhoAmI => "whoami",
         Topic::Ping => "ping",
         Topic::Status => "status",
+        Topic::Balance => "balance",
+        Topic::Invoice => "invoice 500 tea",
+        Topic::Pay => "pay lnbc…",
     }
 }

@@ -15,6 +15,9 @@ pub(super) struct Trigger {
     pub(super) text: String,
     #[serde(default)]
     pub(super) protocol: Option<String>,
+    /// What happened to the account, for a payment.
+    #[serde(default)]
+    pub(super) data: Option<serde_json::Value>,
     /// For an alarm, whoever's message set it.
     #[serde(default)]
     origin: Option<Origin>,

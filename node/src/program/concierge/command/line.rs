@@ -79,6 +79,9 @@ impl<'a> Line<'a> {
             ("who", "am") if self.key(2) == "i" => Command::WhoAmI,
             ("status", _) if blank(rest) => Command::Status,
             ("claim", _) => Command::Claim,
+            ("balance" | "wallet", _) if blank(rest) => Command::Balance,
+            ("invoice", _) => money(rest, Command::Invoice, Topic::Invoice),
+            ("pay", _) => money(rest, Command::Pay, Topic::Pay),
             ("new" | "add" | "create" | "set" | "make", _) if self.made().is_some() => {
                 self.made().unwrap_or(Command::Unknown(None))
             }
@@ -204,6 +207,11 @@ fn add(shelf: Shelf, rest: &str, topic: Topic) -> Command {
     let text = rest.trim_start_matches([':', ',']).trim();
     // An emoji is worth noting; a lone dash is not.
     if blank(text) { Command::Incomplete(topic) } else { Command::Add(shelf, text.to_owned()) }
+}
+
+fn money(rest: &str, command: fn(String) -> Command, topic: Topic) -> Command {
+    let rest = rest.trim_start_matches([':', ',']).trim();
+    if blank(rest) { Command::Incomplete(topic) } else { command(rest.to_owned()) }
 }
 
 fn remind(rest: &str) -> Command {

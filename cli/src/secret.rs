@@ -31,6 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     Ok(text)
 }
 
+#[cfg_attr(not(feature = "wallet"), expect(dead_code, reason = "only a wallet's home makes such files"))]
 /// Writes a file that is not there yet, durably.
 ///
 /// # Errors

@@ -1,0 +1,6 @@
+//! Accounts on a wallet of play money whose answers the tests choose.
+
+mod bad;
+mod income;
+mod random;
+mod rig;
