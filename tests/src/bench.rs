@@ -10,6 +10,7 @@
 //! - `operator`: the operator protocol, and a mount
 //! - `dormant`: many agents that sleep, and waking them
 //! - `up`: from nothing to ready
+//! - `wallet`: the ledger, payments, a devnet
 //!
 //! `docs/BENCHMARKS.md` explains each row and has the numbers.
 
@@ -25,6 +26,7 @@ mod report;
 mod spread;
 mod ticks;
 mod up;
+mod wallet;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -70,6 +72,8 @@ enum Group {
     Dormant,
     /// `oa up` to ready
     Up,
+    /// The ledger, payments through NWC with and without Lightning, `oa devnet`
+    Wallet,
 }
 
 /// How much is measured.
@@ -118,6 +122,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
             Group::Operator => runtime.block_on(operator::measure(&mut report, size))?,
             Group::Dormant => runtime.block_on(dormant::measure(&mut report, size))?,
             Group::Up => runtime.block_on(up::measure(&mut report, size))?,
+            Group::Wallet => runtime.block_on(Box::pin(wallet::measure(&mut report, size)))?,
         }
     }
     report.table()?;

@@ -4,6 +4,7 @@
 //! The chain lives in the test, which mines when it likes; the relay and both wallets are processes. A wallet is
 //! spoken to as its operator does ([`Operator::oa`]) or by a client in the test ([`Operator::customer`]).
 
+mod audit;
 mod customer;
 
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use oa_wallet::backend::Sat;
 use oa_wallet::regtest::{Chain, Server};
 use serde_json::Value;
 
+pub use audit::{Audit, audit};
 pub use customer::Customer;
 
 use crate::world::{Done, Home, Launch, Process, Program, World, eventually, field, free_port};
@@ -89,9 +91,8 @@ impl Lightning {
         self.chain.fund(&bob, SPARE)?;
         self.chain.mine(1);
         self.sync().await?;
-        let (capacity, half) = (CAPACITY.0.to_string(), (CAPACITY.0 / 2).to_string());
         let waiting = self.chain.waiting();
-        self.alice.ask(&["open", &self.bob.peer, &capacity, "--push", &half]).await?;
+        self.alice.open(&self.bob, CAPACITY, Sat(CAPACITY.0 / 2)).await?;
         self.waits(waiting).await?;
         self.mine(CONFIRMATIONS).await?;
         self.usable().await?;
@@ -142,18 +143,16 @@ impl Lightning {
         tokio::try_join!(self.alice.usable(), self.bob.usable()).map(drop)
     }
 
-    /// Ends both wallets well, then the rest; nothing is left.
+    /// Ends both wallets well, compares their ledgers with LDK's books, and ends the rest; nothing is left.
     ///
     /// # Errors
-    /// When one of them does not end, or not well.
-    pub async fn stop(mut self) -> Result<()> {
-        for operator in [&mut self.alice, &mut self.bob] {
-            let code = operator.wallet.terminate(TOGETHER).await?;
-            ensure!(code == 0, "exit code {code}: {}", operator.wallet.stderr()?);
-        }
+    /// When one of them does not end, or not well, or books differ.
+    pub async fn stop(mut self) -> Result<[Audit; 2]> {
+        let alice = self.alice.stop(&self.server.url()).await?;
+        let bob = self.bob.stop(&self.server.url()).await?;
         self.relay.terminate(TOGETHER).await?;
         self.server.shutdown().await;
-        Ok(())
+        Ok([alice, bob])
     }
 }
 
@@ -165,17 +164,23 @@ impl Operator {
     pub async fn start(world: &World, name: &str, esplora: &str, relay: &str) -> Result<Self> {
         let home = world.home(name)?;
         let listen = format!("127.0.0.1:{}", free_port()?);
-        let init =
-            ["init", "--network", "regtest", "--esplora", esplora, "--relay", relay, "--listen", &listen];
-        home.oa_wallet(&init).await?.ok()?;
-        let file = home.dir().join("wallet/wallet.toml");
-        let config = std::fs::read_to_string(&file)?;
-        let config = config.replace("[chain]\n", &format!("[chain]\nsync_ms = {SYNC_MS}\n"));
-        std::fs::write(&file, config)?;
+        let (sync, places) = (SYNC_MS.to_string(), ["--relay", relay, "--listen", &listen]);
+        let chain = ["init", "--network", "regtest", "--esplora", esplora, "--sync-ms", &sync];
+        home.oa_wallet(&[&chain[..], &places].concat()).await?.ok()?;
         let wallet = Self::launch(&home).start().await?;
         let node = field(wallet.ready(), "node").context("the ready line names the node")?;
         let peer = format!("{node}@{listen}");
         Ok(Self { home, wallet, peer })
+    }
+
+    /// SIGTERM, and what its books say then.
+    ///
+    /// # Errors
+    /// When it does not end well, or the books differ.
+    pub async fn stop(&mut self, esplora: &str) -> Result<Audit> {
+        let code = self.wallet.terminate(TOGETHER).await?;
+        ensure!(code == 0, "exit code {code}: {}", self.wallet.stderr()?);
+        audit(&self.home, esplora).await
     }
 
     /// `oa-wallet run` in a home.
@@ -209,6 +214,15 @@ impl Operator {
     pub async fn address(&self) -> Result<String> {
         let answer = self.ask(&["address"]).await?;
         Ok(field(&answer, "address").context("an address")?.to_owned())
+    }
+
+    /// Begins to open a channel, `push` of which is the peer's.
+    ///
+    /// # Errors
+    /// When the wallet refuses.
+    pub async fn open(&self, peer: &Self, capacity: Sat, push: Sat) -> Result<()> {
+        let (capacity, push) = (capacity.0.to_string(), push.0.to_string());
+        self.ask(&["open", &peer.peer, &capacity, "--push", &push]).await.map(drop)
     }
 
     /// A figure of `oa wallet channels`, such as `spendable_msat`.

@@ -1,19 +1,213 @@
-//! Two operators with real Lightning wallets in processes and homes of their own, on a chain of the test's.
+//! Two operators with real Lightning wallets in processes and homes of their own, on a chain of the test's: every way
+//! to pay, many payments, a close; and at the end both ledgers say what LDK says, to the millisatoshi.
+//!
+//! `OA_LIGHTNING_PAYMENTS=200` makes as many payments in a row; 20 without it.
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use oa_tests::lightning::Lightning;
+use futures_util::future::try_join_all;
+use oa_nips::hex::Hex;
+use oa_nips::nostr::Keys;
+use oa_tests::lightning::{CONFIRMATIONS, Customer, Lightning, Operator, TOGETHER};
 use oa_tests::world::field;
+use oa_wallet::backend::Preimage;
+use oa_wallet::msat::Msat;
+use oa_wallet::nwc::client::Outcome;
+use oa_wallet::nwc::message::{HoldOrder, State};
 
-#[tokio::test]
-async fn operators_pay_each_other_by_invoice() -> Result<()> {
+/// Payments at once: more than any one test of somebody's needs, and what a channel still takes.
+const AT_ONCE: u64 = 20;
+
+/// A client of a wallet, and what its operator must have.
+struct Side {
+    customer: Customer,
+    has_msat: u64,
+}
+
+impl Side {
+    async fn new(operator: &Operator) -> Result<Self> {
+        let customer = operator.customer().await?;
+        let has_msat = customer.client.balance().await?.get();
+        Ok(Self { customer, has_msat })
+    }
+
+    /// Pays the other an amount; answers how long it took, from the request to the receipt.
+    async fn pays(&self, other: &Self, amount: Msat) -> Result<Duration> {
+        let invoice = other.customer.invoice(amount).await?;
+        let began = Instant::now();
+        settled(&self.customer.pay(invoice).await?, Msat::ZERO)?;
+        Ok(began.elapsed())
+    }
+
+    /// Books what went from here to the other, without a fee.
+    fn gave(&mut self, other: &mut Self, amount: Msat) {
+        self.has_msat -= amount.get();
+        other.has_msat += amount.get();
+    }
+
+    async fn has_it(&self) -> Result<()> {
+        self.customer.balance_becomes(TOGETHER, self.has_msat).await
+    }
+}
+
+fn settled(outcome: &Outcome, fee: Msat) -> Result<Preimage> {
+    match outcome {
+        Outcome::Settled { preimage, fee: Some(paid) } if *paid == fee => Ok(*preimage),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+fn drawn() -> Preimage {
+    Preimage(Keys::generate().secret_key().to_secret_bytes())
+}
+
+fn in_a_row() -> Result<u64> {
+    Ok(std::env::var("OA_LIGHTNING_PAYMENTS").map_or(Ok(20), |count| count.parse())?)
+}
+
+async fn invoices_both_ways(alice: &mut Side, bob: &mut Side) -> Result<()> {
+    let (there, back) = (Msat::new(1_000_001), Msat::new(333_333));
+    alice.pays(bob, there).await?;
+    alice.gave(bob, there);
+    bob.pays(alice, back).await?;
+    bob.gave(alice, back);
+    Ok(())
+}
+
+async fn held_money(alice: &mut Side, bob: &Side) -> Result<u64> {
+    let amount = Msat::new(50_007);
+    for is_taken in [true, false] {
+        let proof = drawn();
+        let order = HoldOrder {
+            amount,
+            payment_hash: proof.hash(),
+            description: None,
+            description_hash: None,
+            expiry: None,
+            min_cltv_expiry_delta: None,
+        };
+        let client = &bob.customer.client;
+        let held = client.make_hold_invoice(order).await?.invoice.context("an invoice")?;
+        let decide = async {
+            let arrived = client.wait_for(proof.hash(), TOGETHER).await?;
+            ensure!(arrived.state == State::Accepted, "{arrived:?}");
+            if is_taken {
+                client.settle_hold_invoice(proof).await?;
+            } else {
+                client.cancel_hold_invoice(proof.hash()).await?;
+            }
+            Ok(())
+        };
+        let (paid, ()) = tokio::try_join!(alice.customer.pay(held), decide)?;
+        match paid {
+            Outcome::Failed { .. } if !is_taken => {}
+            paid => ensure!(is_taken && settled(&paid, Msat::ZERO)? == proof, "{paid:?}"),
+        }
+    }
+    alice.has_msat -= amount.get();
+    Ok(amount.get())
+}
+
+async fn keysend(payer: &Side, payee: &Operator, amount: Msat) -> Result<()> {
+    let (node, _) = payee.peer.split_once('@').context("ID@HOST:PORT")?;
+    let (client, proof) = (&payer.customer.client, drawn());
+    let prepared = client.prepare_keysend(node.to_owned(), amount, proof, Vec::new()).await?;
+    ensure!(settled(&client.perform(&prepared).await, Msat::ZERO)? == proof, "the receipt is the preimage");
+    Ok(())
+}
+
+async fn offer(payer: &Operator, payee: &Operator, amount: Msat) -> Result<()> {
+    let made = payee.ask(&["offer", "--description", "coffee"]).await?;
+    let offer = field(&made, "offer").context("an offer")?;
+    let amount = format!("{}msat", amount.get());
+    let mut receipts = Vec::new();
+    for _ in 0..2 {
+        let paid = payer.ask(&["pay", offer, "--amount", &amount]).await?;
+        let preimage: Hex<32> = field(&paid, "preimage").context("a preimage")?.parse()?;
+        ensure!(
+            field(&paid, "payment_hash") == Some(Preimage(preimage.0).hash().to_string().as_str()),
+            "{paid}"
+        );
+        receipts.push(preimage);
+    }
+    ensure!(receipts.first() != receipts.last(), "an offer is paid many times");
+    Ok(())
+}
+
+async fn many(alice: &mut Side, bob: &mut Side) -> Result<()> {
+    let (count, began) = (in_a_row()?, Instant::now());
+    let mut took = Vec::new();
+    for n in 0..count {
+        let amount = Msat::new(1_000 + n);
+        took.push(alice.pays(bob, amount).await?);
+        alice.gave(bob, amount);
+    }
+    took.sort();
+    let middle = took.get(took.len() / 2).copied().unwrap_or_default();
+    println!("{count} in a row: {:?} in all, half within {middle:?}", began.elapsed());
+    for is_there in [true, false] {
+        let (from, to): (&mut Side, &mut Side) = if is_there { (alice, bob) } else { (bob, alice) };
+        let amounts = || (0..AT_ONCE).map(|n| Msat::new(2_000 + n));
+        let invoices = try_join_all(amounts().map(|amount| to.customer.invoice(amount))).await?;
+        let began = Instant::now();
+        for paid in try_join_all(invoices.into_iter().map(|invoice| from.customer.pay(invoice))).await? {
+            settled(&paid, Msat::ZERO)?;
+        }
+        println!("{AT_ONCE} at once: {:?}", began.elapsed());
+        amounts().for_each(|amount| from.gave(to, amount));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_pay_each_other_in_every_way_and_their_books_agree() -> Result<()> {
     let world = Lightning::start().await?;
     println!("a channel after {:?}", world.took);
-    for (payer, payee, amount) in [(&world.alice, &world.bob, "1000"), (&world.bob, &world.alice, "700")] {
-        let began = std::time::Instant::now();
-        let asked = payee.ask(&["invoice", amount]).await?;
-        let paid = payer.ask(&["pay", field(&asked, "invoice").context("an invoice")?]).await?;
-        ensure!(field(&paid, "payment_hash") == field(&asked, "payment_hash"), "{paid}");
-        println!("paid after {:?}", began.elapsed());
+    let (mut alice, mut bob) = (Side::new(&world.alice).await?, Side::new(&world.bob).await?);
+    let began_with = [alice.has_msat, bob.has_msat];
+    invoices_both_ways(&mut alice, &mut bob).await?;
+    bob.has_msat += held_money(&mut alice, &bob).await?;
+    let gift = Msat::new(77_077);
+    keysend(&alice, &world.bob, gift).await?;
+    alice.gave(&mut bob, gift);
+    keysend(&bob, &world.alice, gift).await?;
+    bob.gave(&mut alice, gift);
+    let price = Msat::new(12_345);
+    offer(&world.alice, &world.bob, price).await?;
+    alice.gave(&mut bob, price);
+    alice.gave(&mut bob, price);
+    many(&mut alice, &mut bob).await?;
+    let own = alice.customer.invoice(Msat::from_sat(5)).await?;
+    let began = Instant::now();
+    let refused = alice.customer.pay(own).await?;
+    ensure!(matches!(refused, Outcome::Failed { .. }), "{refused:?}");
+    ensure!(began.elapsed() < Duration::from_secs(5), "a refusal is told at once: {:?}", began.elapsed());
+
+    tokio::try_join!(alice.has_it(), bob.has_it())?;
+    ensure!(alice.has_msat + bob.has_msat == began_with.iter().sum::<u64>(), "nothing is lost between them");
+    for (operator, side) in [(&world.alice, &alice), (&world.bob, &bob)] {
+        let (has, accounts) = (operator.has_msat().await?, operator.accounts_msat().await?);
+        ensure!((has, accounts) == (side.has_msat, side.has_msat), "LDK {has}, ledger {accounts}");
     }
-    world.stop().await
+    close(&world).await?;
+    let [one, other] = world.stop().await?;
+    println!("alice {one:?}\nbob {other:?}");
+    ensure!(one.corrections == 0 && other.corrections == 0, "{one:?} {other:?}");
+    ensure!((one.sent.0, one.sent.1) == other.received && (other.sent.0, other.sent.1) == one.received);
+    Ok(())
+}
+
+async fn close(world: &Lightning) -> Result<()> {
+    let channels = world.alice.ask(&["channels"]).await?;
+    let channel = channels.pointer("/channels/0/channel").and_then(|id| id.as_str()).context("a channel")?;
+    let waiting = world.chain.waiting();
+    world.alice.ask(&["close", channel]).await?;
+    world.waits(waiting).await?;
+    world.mine(CONFIRMATIONS).await?;
+    for operator in [&world.alice, &world.bob] {
+        operator.settled().await?;
+        ensure!(operator.figure("spendable_msat").await? == 0, "the channel is gone");
+    }
+    Ok(())
 }

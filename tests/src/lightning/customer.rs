@@ -10,7 +10,9 @@ use oa_nips::port::Signer;
 use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_node::time::{System, Time as _};
-use oa_wallet::nwc::client::{Client, Config, Ports};
+use oa_wallet::msat::Msat;
+use oa_wallet::nwc::client::{Client, Config, Outcome, Ports};
+use oa_wallet::nwc::message::{InvoiceOrder, PayOrder};
 use oa_wallet::nwc::uri::Uri;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -71,6 +73,24 @@ impl Customer {
         let client = Client::start(config, ports, events, watch::Sender::new(true).subscribe());
         let _answers = AbortOnDropHandle::new(tokio::spawn(hand_on(incoming, answers)));
         Ok(Self { client, _pool: pool, _answers })
+    }
+
+    /// An invoice of the connection's account.
+    ///
+    /// # Errors
+    /// What the wallet refused.
+    pub async fn invoice(&self, amount: Msat) -> Result<String> {
+        let order =
+            InvoiceOrder { amount, description: None, description_hash: None, expiry: None, metadata: None };
+        self.client.make_invoice(order).await?.invoice.context("an invoice")
+    }
+
+    /// Pays an invoice that names its amount.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn pay(&self, invoice: String) -> Result<Outcome> {
+        Ok(self.client.pay_invoice(PayOrder { invoice, amount: None, metadata: None }).await?)
     }
 
     /// Waits until the wallet has exactly so much.
