@@ -326,6 +326,9 @@ pub(crate) struct AgentNew {
     /// A manifest in TOML to start from; - reads it from stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Where its key comes from: the node's seed words; or it has its own, and can move to another node
+    #[arg(long, value_enum, default_value_t = KeyKind::Seed, conflicts_with = "bunker")]
+    pub(crate) key: KeyKind,
     /// Its key is in this bunker (NIP-46): its address bunker://…, a file with it, or - for stdin. One with a secret
     /// in it is not taken as an argument
     #[arg(long, value_name = "URI|FILE|-")]
@@ -336,6 +339,13 @@ pub(crate) struct AgentNew {
     /// Who may write to it
     #[arg(long, value_enum)]
     pub(crate) dm: Option<Policy>,
+}
+
+/// Where an agent's key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyKind {
+    Seed,
+    Own,
 }
 
 /// A DM policy.
@@ -415,6 +425,9 @@ pub(crate) enum OaNodeCommand {
     },
     /// Ask the running node how it is
     Status,
+    /// Keys of agents that can move, out of this home and into it
+    #[command(subcommand)]
+    Key(crate::commands::node_key::NodeKey),
 }
 
 /// Reads `10s`, `500ms`, `2m`.

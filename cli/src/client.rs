@@ -7,6 +7,7 @@
 //! - `watch`: a file that is read as it grows
 //! - `tree`: for a mount
 //! - `mail`: direct messages; `queued`: commands for a node that is offline; `line`: which queue they stand in
+//! - `vouch`: an owner's word
 
 mod call;
 mod line;
@@ -15,6 +16,7 @@ mod queued;
 mod router;
 #[cfg(feature = "fuse")]
 mod tree;
+mod vouch;
 mod watch;
 
 use std::path::Path;
@@ -38,8 +40,8 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::call::CallError;
-pub(crate) use self::queued::Order;
 pub(crate) use self::line::Choice;
+pub(crate) use self::queued::Order;
 use self::router::Routes;
 use crate::bunker;
 use crate::error::{Error, Kind, Result};

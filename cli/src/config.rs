@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use oa_nips::nip05;
 use oa_nips::nostr::RelayUrl;
 use oa_node::agent::manifest::{Manifest, Npub};
 use oa_node::engine::Programs;
 use oa_node::namespace::mount::Access;
+use oa_node::node::JournalLimits;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -33,6 +36,9 @@ pub(crate) struct Config {
     /// The relays it lives on, besides the bundled one.
     #[serde(default)]
     pub(crate) relays: Vec<String>,
+    /// The domain at which agents have names, such as `concierge@example.com` (NIP-05).
+    #[serde(default)]
+    pub(crate) domain: Option<String>,
     /// Hosts that relays named by others may have although they are private.
     #[serde(default)]
     pub(crate) allow_private: Vec<String>,
@@ -42,6 +48,9 @@ pub(crate) struct Config {
     /// An agent that nothing came to for this long sleeps.
     #[serde(default = "dormant_after_s")]
     pub(crate) dormant_after_s: u64,
+    /// How much is kept of what ticks did outside, once they are over.
+    #[serde(default)]
+    pub(crate) journals: Journals,
     /// The wallet that its agents have their accounts in.
     #[serde(default)]
     pub(crate) wallet: Option<Wallet>,
@@ -76,6 +85,29 @@ pub(crate) struct Srv {
 
 fn read_only() -> Access {
     Access::ReadOnly
+}
+
+/// `[journals]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Journals {
+    /// For so long, in seconds.
+    pub(crate) kept_s: u64,
+    /// So much of it, the newest.
+    pub(crate) bytes_max: u64,
+}
+
+impl Default for Journals {
+    fn default() -> Self {
+        let JournalLimits { kept, bytes_max } = JournalLimits::default();
+        Self { kept_s: kept.as_secs(), bytes_max }
+    }
+}
+
+impl From<Journals> for JournalLimits {
+    fn from(journals: Journals) -> Self {
+        Self { kept: Duration::from_secs(journals.kept_s), bytes_max: journals.bytes_max }
+    }
 }
 
 /// `wallet = { … }`
@@ -169,6 +201,10 @@ impl Config {
                 ));
             }
         }
+        if let Some(domain) = &config.domain {
+            let name = format!("_@{domain}").parse::<nip05::Name>();
+            name.map_err(|_| wrong("domain", format!("{domain:?} is no domain, such as example.com")))?;
+        }
         if let Some(url) = &config.relay.url {
             relay_url(url).map_err(|error| wrong("relay.url", error))?;
         }
@@ -221,6 +257,10 @@ operators = [{operators}]
 # Relays to live on, besides the bundled one: other people's clients find the agents there.
 relays = [{relays}]
 
+# A domain of yours at which agents have names, such as concierge@example.com (NIP-05): have it answer
+# /.well-known/nostr.json as the bundled relay does, which serves that document.
+# domain = "example.com"
+
 # Host names or addresses that relays named by correspondents may have although they are private.
 allow_private = []
 
@@ -233,6 +273,11 @@ http_private = []
 
 # An agent that nothing came to for this long sleeps; it costs one row then.
 dormant_after_s = 300
+
+[journals]
+# What ticks did outside is kept so long after they are over, in seconds, and so much of it, in bytes.
+kept_s = 604800
+bytes_max = 1073741824
 
 # The wallet that the agents have their accounts in: a connection of `oa wallet connect NAME --account operator --out FILE`,
 # or of any wallet that speaks Nostr Wallet Connect. See docs/wallet.md.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oa_nips::nostr::hashes::{Hash as _, sha256};
+use oa_nips::nip05;
 use oa_nips::nostr::{Keys, PublicKey, RelayUrl, ToBech32};
 use oa_node::agent::manifest::{Manifest, Npub};
 use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
@@ -13,10 +14,10 @@ use oa_node::engine::running::Running;
 use oa_node::home::Home;
 use oa_node::keyring::{Addresses, SeedKeyring};
 use oa_node::lease;
-use oa_node::namespace::blocks::host;
 use oa_node::money;
+use oa_node::namespace::blocks::host;
 use oa_node::namespace::mount::Access;
-use oa_node::node::{self, Node, Parts};
+use oa_node::node::{self, JournalLimits, Node, Parts};
 use oa_node::notice::Notice;
 use oa_node::serve::Srv;
 use oa_node::signer::{KeyFile, Seed};
@@ -24,12 +25,13 @@ use oa_node::store::Store;
 use oa_node::store::sqlite::SqliteBackend;
 use oa_node::tenure::Leasing;
 use oa_node::time::System;
-use oa_relay::{Relay, StoreConfig};
+use oa_relay::{Bundle, Relay, StoreConfig};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::client::Remembered;
 use crate::bunker;
+use crate::client::Remembered;
+use crate::commands::node_key::case;
 use crate::config;
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result, chain};
@@ -41,6 +43,8 @@ const READY: Duration = Duration::from_secs(10);
 /// How long the lease may take before it is said why it does.
 const HELD: Duration = Duration::from_millis(500);
 /// How long a shutdown may take before the process ends all the same.
+/// How often the names that the relay serves are made anew, besides when agents come and go.
+const NAMED_EVERY: Duration = Duration::from_secs(10);
 const SHUTDOWN: Duration = Duration::from_secs(45);
 
 /// What is to run.
@@ -65,12 +69,16 @@ pub(crate) struct Plan {
     pub(crate) http_private: Vec<String>,
     /// Relays in private networks that correspondents may name.
     pub(crate) allow_private: Vec<String>,
+    /// The wallet that its agents have their accounts in.
+    pub(crate) wallet: Option<money::Config>,
     /// How often relays are swept.
     pub(crate) sweep: SweepConfig,
     /// An agent that nothing came to for this long sleeps.
-    /// The wallet that its agents have their accounts in.
-    pub(crate) wallet: Option<money::Config>,
     pub(crate) dormant_after: Duration,
+    /// How much replay material is kept.
+    pub(crate) journals: JournalLimits,
+    /// The domain at which agents have names.
+    pub(crate) domain: Option<String>,
     /// Whether the keys are taken although another node has used them since this home did.
     pub(crate) take_lease: bool,
 }
@@ -87,6 +95,8 @@ pub(crate) struct Host {
     /// Whether somebody on another machine can reach it.
     pub(crate) is_reachable: bool,
     relay: Option<Relay>,
+    /// What the relay serves to browsers.
+    bundle: Bundle,
     _home: Home,
 }
 
@@ -125,14 +135,14 @@ pub(crate) fn seed(home: &Home, source: &PassphraseSource) -> Result<Seed> {
 /// # Errors
 /// When it cannot be read or written.
 pub(crate) fn operator_key(home: &Home, source: &PassphraseSource) -> Result<PublicKey> {
+    if let Some(bunker) = bunker::Remembered::load(home)? {
+        return Ok(bunker.operator.0);
+    }
     let path = home.operator_key();
     let key = match source.kept()? {
         _ if path.exists() => source.key(&path)?,
         Some(passphrase) => KeyFile::save_encrypted(&path, Keys::generate(), &passphrase)?,
         None => KeyFile::save(&path, Keys::generate())?,
-    if let Some(bunker) = bunker::Remembered::load(home)? {
-        return Ok(bunker.operator.0);
-    }
     };
     Ok(key.keys().public_key())
 }
@@ -142,7 +152,12 @@ pub(crate) fn operator_key(home: &Home, source: &PassphraseSource) -> Result<Pub
 /// # Errors
 /// When the port is taken or the store cannot be used.
 pub(crate) async fn start_relay(listen: SocketAddr, store: StoreConfig) -> Result<Relay> {
-    Relay::start(oa_relay::Config::new(listen, store)).await.map_err(|error| {
+    start_serving(listen, store, Bundle::default()).await
+}
+
+/// The same with something to serve to browsers.
+async fn start_serving(listen: SocketAddr, store: StoreConfig, bundle: Bundle) -> Result<Relay> {
+    Relay::start(oa_relay::Config { bundle, ..oa_relay::Config::new(listen, store) }).await.map_err(|error| {
         let hint = match &error {
             oa_relay::StartError::AddressInUse { .. } => {
                 "another relay or node runs there; --listen 127.0.0.1:0 takes a free port"
@@ -171,8 +186,9 @@ impl Host {
             std::fs::remove_file(home.unused())?;
         }
         let store = Store::new(Arc::new(SqliteBackend::open(&home.db())?))?;
+        let bundle = Bundle::default();
         let relay = match plan.relay {
-            Some((listen, _)) => Some(start_relay(listen, StoreConfig::Lmdb(home.relay())).await?),
+            Some((listen, _)) => Some(start_serving(listen, StoreConfig::Lmdb(home.relay()), bundle.clone()).await?),
             None => None,
         };
         let mut relays = Vec::new();
@@ -198,13 +214,17 @@ impl Host {
         };
         let leasing = Leasing { place: place(&home), ..Leasing::new(start, shared_relays(&relays)) };
         let config = node::Config {
+            keys: case(&home, source)?,
             leasing: Some(leasing),
+            domain: plan.domain,
             operators: plan.operators,
             approvers: plan.approvers,
             viewers: plan.viewers,
             srv: folders(plan.srv).await?,
+            wallet: plan.wallet,
             sweep: plan.sweep,
             dormant_after: plan.dormant_after,
+            journals: plan.journals,
             allow_private: plan.allow_private,
             http_private: plan.http_private,
             published: published.clone(),
@@ -219,11 +239,10 @@ impl Host {
         if node.ready(1, READY).await == 0 {
             tracing::warn!("no relay answers yet; mail waits there until one does");
         } else if let Some(why) = node.held(HELD).await {
-            wallet: plan.wallet,
             tracing::warn!(why, "the agents wait");
             output.note(format!("the agents wait: {why}"));
         }
-        Ok(Self { node, relay_url, published, is_reachable, relay, _home: home })
+        Ok(Self { node, relay_url, published, is_reachable, relay, bundle, _home: home })
     }
 
     /// Tells what happens until a signal or a failure, then shuts down.
@@ -232,6 +251,8 @@ impl Host {
     /// When the node could not go on.
     pub(crate) async fn run(self, output: Output, mut signals: Signals) -> Result<()> {
         let mut notices = self.node.notices();
+        let mut population = self.node.population();
+        let mut named = tokio::time::interval(NAMED_EVERY);
         let failed = loop {
             tokio::select! {
                 biased;
@@ -244,6 +265,9 @@ impl Host {
                     }
                     Err(RecvError::Closed) => break true,
                 },
+                Ok(()) = population.changed() => self.serve_names(),
+                // A manifest may have changed.
+                _ = named.tick() => self.serve_names(),
             }
         };
         output.object(&json!({ "event": "stopping" }));
@@ -266,6 +290,17 @@ impl Host {
                 .hint("make room on its disk and start again; nothing was lost"));
         }
         Ok(())
+    }
+}
+
+impl Host {
+    /// Has the relay serve the agents' names, if the node has a domain.
+    fn serve_names(&self) {
+        match self.node.names() {
+            Ok(Some(names)) => self.bundle.set(nip05::PATH, "application/json", names.into_bytes()),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "names are served as they were"),
+        }
     }
 }
 

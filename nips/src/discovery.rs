@@ -241,6 +241,13 @@ pub fn with_capability(capability: &Capability) -> Filter {
         .custom_tag(SingleLetterTag::lowercase(nostr::Alphabet::T), capability.to_string())
 }
 
+/// Takes an agent's profile back (NIP-09).
+pub fn withdrawal(author: PublicKey, at: Timestamp) -> UnsignedEvent {
+    let kind = kind::AGENT.as_u16();
+    let address = tags::custom("a", [format!("{kind}:{}:{IDENTIFIER}", author.to_hex())]);
+    UnsignedEvent::new(author, at, kind::DELETION, [address, tags::custom("k", [kind.to_string()])], "")
+}
+
 /// Finds the profile of one agent.
 pub fn of(agent: PublicKey) -> Filter {
     Filter::new().kind(kind::AGENT).author(agent).identifier(IDENTIFIER)

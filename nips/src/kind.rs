@@ -6,6 +6,8 @@ use nostr::Kind;
 pub const METADATA: Kind = Kind::Metadata;
 /// Legacy direct message (NIP-04).
 pub const LEGACY_DM: Kind = Kind::EncryptedDirectMessage;
+/// Deletion of one's own events (NIP-09).
+pub const DELETION: Kind = Kind::EventDeletion;
 /// Reaction inside a wrap (NIP-25).
 pub const REACTION: Kind = Kind::Reaction;
 /// Seal (NIP-59).

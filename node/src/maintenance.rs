@@ -1,5 +1,8 @@
-//! Forgets what is over, a little at a time: handled events, dedup below the floor, old replies and sent items, and
-//! strangers not heard of for a month.
+//! Forgets what is over, a little at a time: handled events, dedup below the floor, old replies and sent items,
+//! strangers not heard of for a month, journals of ticks that are over, and what removed agents leave behind.
+
+mod journals;
+mod removed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +17,10 @@ use crate::store::backend::{BackendError, Pair, Table};
 use crate::store::row::{OpRow, OutRow, Stage};
 use crate::store::write::Write;
 
+pub use self::journals::JournalLimits;
+use self::journals::Journals;
+use self::removed::Removed;
+
 /// How often.
 const EVERY: Duration = Duration::from_secs(10);
 /// Rows looked at each time, each table.
@@ -27,11 +34,12 @@ const OUTBOX_KEPT_S: u64 = 7 * 24 * 3600;
 const STRANGERS_KEPT_S: u64 = 30 * 24 * 3600;
 
 /// Starts forgetting; it ends when `cancel` does.
-pub(crate) fn start(shared: Arc<Shared>, cancel: CancellationToken) -> JoinHandle<()> {
+pub(crate) fn start(shared: Arc<Shared>, limits: JournalLimits, cancel: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut every = tokio::time::interval(EVERY);
         let tables = [Table::Handled, Table::Seen, Table::Ops, Table::Outbox, Table::Peers];
         let mut rounds = tables.map(|table| (table, Vec::new()));
+        let (mut journals, mut removed) = (Journals::new(limits), Removed::default());
         loop {
             tokio::select! {
                 biased;
@@ -43,6 +51,13 @@ pub(crate) fn start(shared: Arc<Shared>, cancel: CancellationToken) -> JoinHandl
                     Ok(next) => *from = next,
                     Err(error) => tracing::warn!(%error, table = table.name(), "nothing forgotten"),
                 }
+            }
+            let now_ms = shared.time.now_ms();
+            if let Err(error) = journals.round(&shared.store, now_ms).await {
+                tracing::warn!(%error, "no journals forgotten");
+            }
+            if let Err(error) = removed.round(&shared.store, now_ms).await {
+                tracing::warn!(%error, "nothing of removed agents forgotten");
             }
         }
     })

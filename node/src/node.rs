@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use oa_nips::files::OpError;
 use oa_nips::kind;
+use oa_nips::nip05;
 use oa_nips::nostr::{Event, EventId, Filter, PublicKey, RelayUrl, Timestamp};
 use oa_nips::port::Signer;
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,7 @@ use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
 use crate::bundle::restoring::{self, Restoring};
 use crate::bunker::{book, desk, message};
+use crate::discovery::Finder;
 use crate::drivers::http::Client;
 use crate::elsewhere::{self, Reach};
 use crate::drivers::nostr::{self as pool, Pool, RelaySpec, SweepConfig};
@@ -37,18 +39,24 @@ use crate::notice::{Notice, Notices};
 use crate::operator::{Admin, Door, Herald, Roles, Server};
 use crate::outbox::{Carrier, Directory};
 use crate::plumber::Plumber;
+use crate::profiles::Place;
+use crate::signer::KeyCase;
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::write::{AgentChange, Write};
 use crate::subscriptions::{self, Subscriptions};
+use crate::tenure::own::Landlord;
 use crate::tenure::{self, Keeper, Leasing};
 use crate::time::Time;
+pub use crate::maintenance::JournalLimits;
 use crate::{
     alarms, approvals, engine, feeds, mailin, maintenance, operator, outbox, profiles, publisher, serve,
 };
 
 /// Events from the pool that wait to be opened; when it is full the sockets wait.
 const INCOMING: usize = 1024;
+/// Names in the document of a domain.
+const NAMES_MAX: usize = 10_000;
 /// A standing subscription looks this far back: clocks differ, and requests are valid for a minute.
 const REQUESTS_SINCE_S: u64 = 60;
 
@@ -59,6 +67,8 @@ pub struct Config {
     pub relays: Vec<RelaySpec>,
     /// The relays that agents name as theirs, as others reach them.
     pub published: Vec<RelayUrl>,
+    /// The domain at which agents have names (NIP-05); it must answer with [`Node::names`].
+    pub domain: Option<String>,
     /// Who may do everything, by the operator protocol.
     pub operators: Vec<PublicKey>,
     /// Who may consent to what any agent asks for.
@@ -74,8 +84,12 @@ pub struct Config {
     /// Private hosts that agents' requests may reach, each with or without a port, where their manifests allow it too;
     /// nothing else is ever asked without TLS.
     pub http_private: Vec<String>,
+    /// How much replay material is kept of ticks that are over.
+    pub journals: JournalLimits,
     /// The programs agents can run.
     pub programs: Programs,
+    /// Where agents that can move have their keys; without it there are none here.
+    pub keys: Option<KeyCase>,
     /// How it keeps the lease of its key; without one it acts as if no other node could have it.
     pub leasing: Option<Leasing>,
     /// Its wallet; without one no agent has an account.
@@ -93,6 +107,7 @@ impl Config {
         Self {
             relays,
             published,
+            domain: None,
             operators: Vec::new(),
             approvers: Vec::new(),
             viewers: Vec::new(),
@@ -100,8 +115,10 @@ impl Config {
             dormant_after: Duration::from_secs(300),
             allow_private: Vec::new(),
             http_private: Vec::new(),
+            journals: JournalLimits::default(),
             programs: Programs::default(),
             tools: Vec::new(),
+            keys: None,
             leasing: None,
             wallet: None,
             srv: BTreeMap::new(),
@@ -146,6 +163,8 @@ pub struct Node {
     keeper: Keeper,
     ends: Ends,
     tasks: Tasks,
+    /// Changes when agents come and go.
+    population: watch::Receiver<u64>,
 }
 
 /// What ends the parts of a node; dropped, it ends them all.
@@ -229,6 +248,16 @@ impl Node {
             Subscriptions::new(store.clone(), Arc::new(pool.clone()), time.clone());
         let connect = |wallet| Money::connect(wallet, &pool, store.clone(), time.clone());
         let money = config.wallet.as_ref().map(connect);
+        let reach = Reach {
+            keyring: keyring.clone(),
+            case: config.keys.clone().map(Arc::new),
+            tenure: tenure.clone(),
+            time: time.clone(),
+            back: Arc::default(),
+        };
+        reach.adopt_all(&store)?;
+        let http = Arc::new(Client::of_node(&config.http_private));
+        let finder = Finder::new(Arc::new(pool.clone()), own.clone().into(), http.clone(), time.clone());
         let parts = serve::Parts {
             money: money.clone(),
             store: store.clone(),
@@ -237,21 +266,20 @@ impl Node {
             roles: roles.clone(),
             srv: Arc::new(config.srv.clone()),
             keyring: keyring.clone(),
+            reach: reach.clone(),
             subscribe: Arc::new(pool.clone()),
             own: own.clone().into(),
-        let reach = Reach { keyring: keyring.clone(), time: time.clone(), back: Arc::default() };
-        reach.adopt_all(&store)?;
-            http: Arc::new(Client::of_node(&config.http_private)),
+            finder: Arc::new(finder),
+            http,
             directory: directory.clone(),
             subscriptions: subscriptions.clone(),
             feeds: feeds.clone(),
             config: serve::shown(&config),
         };
-        let published = config.published.clone();
-        let creator = serve::Creator::new(&store, keyring.clone(), config.programs.clone(), published)?;
+        let place = Place { relays: config.published.clone(), domain: config.domain.clone() };
+        let creator = serve::Creator::new(&store, keyring.clone(), config.programs.clone(), place.clone())?;
         let creator = Arc::new(creator);
         let mut every = serve::mounts(&parts, &creator);
-            reach: reach.clone(),
         for (name, tool) in config.tools {
             let at = Path::root().join("tools").and_then(|tools| tools.join(&name));
             let at = at.map_err(|reason| StartError::Tool { name, source: reason })?;
@@ -286,6 +314,7 @@ impl Node {
             engine.arrived(agent).await;
         }
         let (requests, asked) = Door::new(shared.store.clone(), shared.manifests.clone(), roles.clone());
+        let (to_bunker, asked_of_bunker) = mpsc::channel(desk::WAITING);
         let (queues, left) = (Arc::new(OnceLock::new()), Arc::new(Notify::new()));
         let mail = mailin::MailIn {
             shared: shared.clone(),
@@ -293,21 +322,33 @@ impl Node {
             requests,
             queues: queues.clone(),
             subscriptions: subscriptions.clone(),
+            bunker: to_bunker,
             left: left.clone(),
             relays: own.clone(),
             lease: keeper.heard.clone(),
             ended: ends.hearing.clone(),
             deaf: ends.deaf.clone(),
-        let (to_bunker, asked_of_bunker) = mpsc::channel(desk::WAITING);
         };
         let mailin = mailin::start(mail, heard);
         let mut bringers = vec![
             alarms::start(shared.clone(), engine.clone(), ends.bringing.clone()),
             publisher::start(shared.clone(), ends.bringing.clone()),
-            maintenance::start(shared.clone(), ends.bringing.clone()),
+            maintenance::start(shared.clone(), config.journals, ends.bringing.clone()),
         ];
-            bunker: to_bunker,
+        bringers.extend(config.leasing.map(|leasing| {
+            let landlord = Landlord {
+                leasing,
+                pool: pool.clone(),
+                keyring: shared.keyring.clone(),
+                store: shared.store.clone(),
+                time: shared.time.clone(),
+                tenure: shared.tenure.clone(),
+            };
+            landlord.start(ends.bringing.clone())
+        }));
+        bringers.push(elsewhere::start(shared.clone(), reach.back, left.clone(), ends.bringing.clone()));
         bringers.push(mailin::catch_up(left, tenure, pool.clone(), ends.bringing.clone()));
+        bringers.push(start_bunker(&pool, &shared, &own, asked_of_bunker, &ends).await?);
         bringers.extend(money.map(|money| money::start(money, &shared, ends.bringing.clone())));
         listen_to_operators(&pool, &shared);
         let restoring = Restoring {
@@ -320,18 +361,17 @@ impl Node {
         let shower = feeds::Publisher {
             feeds: feeds.clone(),
             keyring: shared.keyring.clone(),
-        bringers.push(elsewhere::start(shared.clone(), reach.back, left.clone(), ends.bringing.clone()));
             publish: Arc::new(pool.clone()),
-        bringers.push(start_bunker(&pool, &shared, &own, asked_of_bunker, &ends).await?);
             relays: own.clone(),
         };
         bringers.push(feeds::publish(shower, ends.bringing.clone()));
-        bringers.push(profiles::start(shared.clone(), config.published.clone(), ends.bringing.clone()));
+        bringers.push(profiles::start(shared.clone(), place, ends.bringing.clone()));
         let kick = Arc::new(Notify::new());
         bringers.push(approvals::start(shared.clone(), kick.clone(), ends.bringing.clone()));
         let (waker, ending) = (subscriptions.clone(), ends.bringing.clone());
         bringers.push(subscriptions::start(waker, plumber, engine.clone(), subscribed, ending));
-        let herald = Herald { engine, feeds, pool: pool.clone(), addresses, approvals: kick, subscriptions };
+        let (told, population) = watch::channel(0);
+        let herald = Herald { told, engine, feeds, pool: pool.clone(), addresses, approvals: kick, subscriptions };
         shared.hooks.set(Box::new(herald));
         let me = shared.keyring.node().public_key();
         let mounts = serve::node_mounts(&parts, &creator, &pool, me);
@@ -340,12 +380,17 @@ impl Node {
         let (commands, operator) = operator::start(server, asked)?;
         let _ = queues.set(commands);
         let tasks = Tasks { bringers, engine: engine_task, outbox: outbox_task, mailin, operator };
-        Ok(Self { admin, keeper, ends, tasks })
+        Ok(Self { admin, keeper, ends, tasks, population })
     }
 
     /// The node's own address.
     pub fn public_key(&self) -> PublicKey {
         self.admin.shared.keyring.node().public_key()
+    }
+
+    /// Adds a line to the node's log, which operators read at `/node/log`; it keeps the newest megabyte.
+    pub fn log(&self, line: &str) {
+        self.admin.shared.feeds.log().push_line(line);
     }
 
     /// What happens from now on.
@@ -377,6 +422,29 @@ impl Node {
             }
         }
         Ok(agents)
+    }
+
+    /// Tells when agents have come or gone.
+    pub fn population(&self) -> watch::Receiver<u64> {
+        self.population.clone()
+    }
+
+    /// The document of the agents' names at the node's domain (NIP-05), if it has one: of the first 10,000 that want to
+    /// be found.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn names(&self) -> Result<Option<String>, BackendError> {
+        let Place { relays, domain: Some(_) } = &self.admin.creator.place else { return Ok(None) };
+        let Shared { store, manifests, .. } = &*self.admin.shared;
+        let mut names = BTreeMap::new();
+        for (name, id) in store.names(NAMES_MAX)? {
+            let Some(row) = store.agent(id)? else { continue };
+            if manifests.get(store, id, row.version)?.profile.publish {
+                names.insert(name, row.pubkey);
+            }
+        }
+        Ok(Some(nip05::document(&names, relays)))
     }
 
     /// Creates the agent of a manifest, unless there is one of that name.
@@ -438,7 +506,7 @@ impl Node {
     /// deliveries (what is on its way may be answered), then the lease, then the sockets, with which mail and operator requests end,
     /// last the store.
     pub async fn shutdown(self) {
-        let Self { admin, keeper, ends, tasks } = self;
+        let Self { admin, keeper, ends, tasks, .. } = self;
         ends.bringing.cancel();
         for task in tasks.bringers {
             ended("background work", task).await;
@@ -447,6 +515,7 @@ impl Node {
         ended("engine", tasks.engine).await;
         ends.delivering.cancel();
         ended("outbox", tasks.outbox).await;
+        admin.shared.tenure.release_own().await;
         keeper.release().await;
         admin.pool.shutdown().await;
         ends.hearing.cancel();
@@ -480,24 +549,6 @@ fn start_pool(
     Pool::start(pool_config, keys, Some(ledger), incoming)
 }
 
-fn listen_to_operators(pool: &Pool, shared: &Shared) {
-    let since = Timestamp::from_secs((shared.time.now_ms() / 1000).saturating_sub(REQUESTS_SINCE_S));
-    let me = shared.keyring.node().public_key();
-    pool.stand("op", Filter::new().kind(kind::FILES_REQUEST).pubkey(me).since(since));
-}
-
-/// The fact in the store: when it was made, in seconds since 1970. A relay never swept is swept from there.
-const BORN: &str = "born";
-
-/// A store belongs to the node that made it: its agents' keys come from that node's seed.
-async fn own_store(store: &Store, me: &PublicKey, now_ms: u64) -> Result<(), StartError> {
-    let mailbox = Write::Node(*me, now_ms);
-    match store.meta("node")? {
-        Some(stored) if stored != me.to_hex().into_bytes() => Err(StartError::OtherNode {
-            stored: String::from_utf8_lossy(&stored).into_owned(),
-            ours: me.to_hex(),
-        }),
-        Some(_) => {
 /// Serves agents' keys to those whom their owners invited.
 async fn start_bunker(
     pool: &Pool,
@@ -523,6 +574,24 @@ async fn start_bunker(
     Ok(desk::start(desk, asked, ends.bringing.clone()))
 }
 
+fn listen_to_operators(pool: &Pool, shared: &Shared) {
+    let since = Timestamp::from_secs((shared.time.now_ms() / 1000).saturating_sub(REQUESTS_SINCE_S));
+    let me = shared.keyring.node().public_key();
+    pool.stand("op", Filter::new().kind(kind::FILES_REQUEST).pubkey(me).since(since));
+}
+
+/// The fact in the store: when it was made, in seconds since 1970. A relay never swept is swept from there.
+const BORN: &str = "born";
+
+/// A store belongs to the node that made it: its agents' keys come from that node's seed.
+async fn own_store(store: &Store, me: &PublicKey, now_ms: u64) -> Result<(), StartError> {
+    let mailbox = Write::Node(*me, now_ms);
+    match store.meta("node")? {
+        Some(stored) if stored != me.to_hex().into_bytes() => Err(StartError::OtherNode {
+            stored: String::from_utf8_lossy(&stored).into_owned(),
+            ours: me.to_hex(),
+        }),
+        Some(_) => {
             // Stores of the first release have none.
             if store.agent(AgentId::NODE)?.is_none() {
                 store.write(mailbox).await?;

@@ -13,8 +13,9 @@ mod creator;
 mod ctl;
 mod export;
 mod file;
+mod find;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod http;
 mod hud;
 mod identity;
@@ -41,9 +42,10 @@ use std::sync::Arc;
 use oa_nips::nostr::RelayUrl;
 use oa_nips::port::Subscribe;
 
+use crate::discovery::Finder;
 use crate::drivers::http::Client;
-use crate::feeds::Feeds;
 use crate::elsewhere::Reach;
+use crate::feeds::Feeds;
 use crate::keyring::Keyring;
 use crate::money::Money;
 use crate::namespace::mount::Mounts;
@@ -79,14 +81,16 @@ pub(crate) struct Parts {
     pub(crate) srv: Arc<BTreeMap<String, Srv>>,
     /// Who signs for agents.
     pub(crate) keyring: Arc<dyn Keyring>,
+    /// How bunkers that have agents' keys are reached.
+    pub(crate) reach: Reach,
     /// Who asks relays.
     pub(crate) subscribe: Arc<dyn Subscribe>,
     /// The node's own relays, as they are asked.
-    /// How bunkers that have agents' keys are reached.
-    pub(crate) reach: Reach,
     pub(crate) own: Arc<[RelayUrl]>,
     /// Who asks other hosts.
     pub(crate) http: Arc<Client>,
+    /// Who finds other agents.
+    pub(crate) finder: Arc<Finder>,
     /// What is remembered of people.
     pub(crate) directory: Arc<Directory>,
     pub(crate) subscriptions: Arc<Subscriptions>,
@@ -110,12 +114,13 @@ pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
     ctl::mount(&mut mounts, parts, creator);
     program::mount(&mut mounts, creator);
     bundle::mount(&mut mounts, parts);
+    bunker::mount(&mut mounts, parts, creator);
     kept::mount(&mut mounts, parts);
     mail::mount(&mut mounts, parts);
     letters::mount(&mut mounts, parts);
     peers::mount(&mut mounts, parts);
+    find::mount(&mut mounts, parts, "/peers/find");
     children::mount(&mut mounts, parts, creator);
-    bunker::mount(&mut mounts, parts, creator);
     task::mount(&mut mounts, parts);
     export::mount(&mut mounts);
     streams::mount(&mut mounts, parts);

@@ -5,10 +5,10 @@ use oa_node::agent::manifest::{self, Manifest};
 use oa_node::bundle::admit::Mode;
 use serde_json::{Value, json};
 
-use crate::args::{Agent, AgentImport, AgentNew, ImportMode, Policy};
+use crate::args::{Agent, AgentImport, AgentNew, ImportMode, KeyKind, Policy};
 use crate::bunker;
 use crate::client::Client;
-use crate::commands::{bundle, connect, public_key, stdin};
+use crate::commands::{bundle, connect, find, public_key, stdin};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 
@@ -50,6 +50,8 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
                 output.say(format!("{key:<12} {value}"));
             }
         }
+        Agent::Find { what } => find::find(context, &client, &what).await?,
+        Agent::Vouch { name } => find::vouch(context, &client, &name).await?,
         Agent::Rm { name } => ctl(context, &client, &name, "remove").await?,
         Agent::Allow { name, npub, not } => {
             public_key(&npub)?;
@@ -101,7 +103,12 @@ async fn list(context: &Context, client: &Client) -> Result<()> {
 /// What `/agents/new` is asked: a manifest, and before it where the agent's key is, if the node does not make it.
 fn new_body(new: &AgentNew) -> Result<Vec<u8>> {
     let manifest = manifest_of(new)?.to_toml();
-    let Some(bunker) = &new.bunker else { return Ok(manifest.into_bytes()) };
+    let Some(bunker) = &new.bunker else {
+        return Ok(match new.key {
+            KeyKind::Seed => manifest.into_bytes(),
+            KeyKind::Own => format!("{}\n{manifest}", json!({ "key": "own" })).into_bytes(),
+        });
+    };
     if bunker == "-" && new.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
         return Err(Error::new(Kind::Usage, "stdin holds either the manifest or the bunker's address"));
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::args::Dm;
 use crate::client::Client;
-use crate::commands::{connect, public_key, stdin};
+use crate::commands::{connect, find, public_key, stdin};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::host::npub;
@@ -45,10 +45,13 @@ pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
     Ok(())
 }
 
-/// An npub as it is; a name by asking the node.
+/// An npub as it is; a name, of an agent or at a domain, by asking the node.
 async fn resolve(client: &Client, to: &str) -> Result<PublicKey> {
     if let Ok(key) = public_key(to) {
         return Ok(key);
+    }
+    if to.contains('@') {
+        return find::named(client, to).await;
     }
     let status = client.ask(Verb::Read, &format!("/agents/{to}/status"), Vec::new()).await?;
     let status: serde_json::Value = serde_json::from_slice(&status)

@@ -7,6 +7,7 @@ use oa_nips::nostr::{PublicKey, RelayUrl};
 use oa_node::agent::manifest::{Manifest, Npub, Policy};
 use oa_node::drivers::nostr::SweepConfig;
 use oa_node::home::Home;
+use oa_node::node::JournalLimits;
 use qrcode::QrCode;
 use qrcode::render::unicode;
 use serde_json::json;
@@ -17,8 +18,8 @@ use crate::config::relay_url;
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, npub};
-
 use crate::purse;
+
 /// The agent that is there from the start.
 const CONCIERGE: &str = "concierge";
 
@@ -34,9 +35,9 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
     "Notes, goals and reminders by direct message. Say help.".clone_into(&mut concierge.about);
     concierge.dm.policy = Policy::Open;
     concierge.owner = owner.map(Npub);
-    let plan = Plan {
     let wallet = purse::of_home(home.dir(), args.wallet_file.as_deref())?;
     let has_wallet = wallet.is_some();
+    let plan = Plan {
         relay: Some((args.listen, false)),
         relay_url: None,
         relays,
@@ -47,12 +48,14 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
         agents: vec![concierge],
         allow_private: Vec::new(),
         http_private: Vec::new(),
-        sweep: SweepConfig {
         wallet,
+        sweep: SweepConfig {
             interval_negentropy: Duration::from_millis(args.sweep_ms.max(50)),
             ..SweepConfig::default()
         },
         dormant_after: Duration::from_secs(300),
+        journals: JournalLimits::default(),
+        domain: None,
         take_lease: args.take_lease,
     };
     let host = Host::start(home, plan, context).await?;
@@ -70,12 +73,12 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
         "agents": agents.iter().map(|(name, key)| json!({ "name": name, "npub": npub(key) })).collect::<Vec<_>>(),
         "claim": claim,
     }));
-    if !args.listen.ip().is_loopback() {
-        output.note(
-            "note: other machines can reach this relay, and it gives sealed messages to whoever asks: they cannot \
     if let Some(hint) = purse::hint(&context.home).filter(|_| !has_wallet) {
         output.note(hint);
     }
+    if !args.listen.ip().is_loopback() {
+        output.note(
+            "note: other machines can reach this relay, and it gives sealed messages to whoever asks: they cannot \
              be read, but it shows who gets mail and when. Put a relay that checks (NIP-42) in front of it.",
         );
     }

@@ -82,6 +82,9 @@ pub struct Manifest {
     /// What onlookers see.
     #[serde(default)]
     pub hud: Hud,
+    /// How it can be found.
+    #[serde(default)]
+    pub profile: Findable,
     /// What becomes of its tick records.
     #[serde(default)]
     pub records: Publishing,
@@ -200,11 +203,11 @@ impl MountSpec {
                 "{path}: only /workspace, and what is beneath it or /tools, can be mounted on"
             ));
         }
-        if self.from.is_empty() && self.cow {
-            return Err(format!("{path}: cow needs a from"));
-        }
         if matches!(self.access, Access::Budgeted(_)) && path.as_str() != "/wallet" {
             return Err(format!("{path}: only /wallet has a budget"));
+        }
+        if self.from.is_empty() && self.cow {
+            return Err(format!("{path}: cow needs a from"));
         }
         Ok(())
     }
@@ -340,11 +343,13 @@ pub enum ManifestError {
     Mount(String),
     #[error("http.allow: over {SITES_MAX} sites")]
     TooManySites,
-    #[error("hud.fields: {0}")]
-    Hud(String),
-    #[error("plumb: {0}")]
     #[error("strangers.allow: {0}")]
     Strangers(String),
+    #[error("hud.fields: {0}")]
+    Hud(String),
+    #[error("profile: {0}")]
+    Profile(String),
+    #[error("plumb: {0}")]
     Plumb(String),
     #[error("roles: over {ROLES_MAX} people")]
     TooManyRoles,
@@ -373,12 +378,13 @@ impl Manifest {
             mounts: Vec::new(),
             autonomy: Autonomy::default(),
             http: Http::default(),
+            strangers: Strangers::default(),
             dm: Dm::default(),
             replies: Replies::default(),
             nostr: Nostr::default(),
             hud: Hud::default(),
+            profile: Findable::default(),
             records: Publishing::default(),
-            strangers: Strangers::default(),
             overflow: Overflow::default(),
             plumb: Vec::new(),
         }
@@ -402,12 +408,6 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Checks what types cannot say.
-    ///
-    /// # Errors
-    /// Names the key.
-    pub fn check(&self) -> Result<(), ManifestError> {
-        if !is_name(&self.name) {
     /// The caps of a mount; of several that speak of it, the last holds.
     pub fn caps(&self, path: &str) -> Caps {
         let of = |spec: &MountSpec| match spec.access {
@@ -417,6 +417,12 @@ impl Manifest {
         self.mounts.iter().rev().find_map(of).unwrap_or_default()
     }
 
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        if !is_name(&self.name) {
             return Err(ManifestError::Name(self.name.clone()));
         }
         if self.roles.approvers.len() + self.roles.viewers.len() > ROLES_MAX {
@@ -431,13 +437,14 @@ impl Manifest {
         if self.http.allow.len() > SITES_MAX {
             return Err(ManifestError::TooManySites);
         }
+        self.strangers.check().map_err(ManifestError::Strangers)?;
         self.hud.check().map_err(ManifestError::Hud)?;
+        self.profile.check().map_err(ManifestError::Profile)?;
         check_own(&self.plumb).map_err(ManifestError::Plumb)?;
         if self.dm.allow.len() > ALLOW_MAX {
             return Err(ManifestError::AllowTooLong);
         }
         if self.about.chars().count() > 1000 {
-        self.strangers.check().map_err(ManifestError::Strangers)?;
             return Err(ManifestError::AboutTooLong);
         }
         self.nostr.check()

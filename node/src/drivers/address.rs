@@ -61,6 +61,16 @@ impl Gate {
         is_public(address.ip()) || self.own.contains(&address) || self.lists(host, address)
     }
 
+    /// Whether the operator listed `host` as it is written, with this port or with all.
+    pub(crate) fn names(&self, host: &str, port: Option<u16>) -> bool {
+        let is_it = |what: &What| match what {
+            What::Host(name) => name.eq_ignore_ascii_case(host),
+            What::Address(ip) => host.parse() == Ok(*ip),
+        };
+        let mut allowed = self.allowed.iter();
+        allowed.any(|allowed| is_it(&allowed.what) && (allowed.port.is_none() || allowed.port == port))
+    }
+
     /// Whether the operator listed `host`, which resolved to `address`.
     pub(crate) fn lists(&self, host: &str, address: SocketAddr) -> bool {
         self.allowed.iter().any(|allowed| allowed.covers(host, address))

@@ -104,6 +104,11 @@ impl Client {
         Self::new(Dialer::new(gate, Arc::new(SystemResolver), tls::config()))
     }
 
+    /// Whether the operator listed a host, by this name, with this port or with all.
+    pub(crate) fn lists(&self, host: &str, port: Option<u16>) -> bool {
+        self.dialer.lists(host, port)
+    }
+
     /// Asks once.
     ///
     /// # Errors

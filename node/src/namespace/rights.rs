@@ -139,6 +139,7 @@ pub const AGENT: &[Line] = &[
     line("/memory", ["rw", "rwt", "rwt", "-", "-"], "the agent's state"),
     line("/memory/export", ["r", "r", "r", "-", "-"], "all of it in one file"),
     line("/peers", ["r", "r", "r", "-", "-"], "who it knows, and how far it trusts them"),
+    line("/peers/find", ["rw", "rw", "rw", "-", "-"], "finds agents by what they can do, or by name"),
     line("/approvals", ["r", "r", "r", "r", "-"], "what waits for consent, without the code"),
     line("/approvals/ctl", ["-", "rw", "rw", "rw", "-"], "approve ID, deny ID"),
     line("/task", ["r", "r", "r", "-", "-"], "work that was delegated to it"),
@@ -158,10 +159,10 @@ pub const AGENT: &[Line] = &[
     line("/nostr/subscriptions", ["rw", "rw", "rw", "-", "-"], "filters whose events wake the agent"),
     line("/http", ["r", "r", "r", "-", "-"], "requests to hosts on the allowlist"),
     line("/http/request", ["rw", "-", "-", "-", "-"], "one request"),
-    line("/tools", ["rw", "r", "r", "-", "-"], "call files that operators mount"),
     line("/wallet", ["r", "r", "r", "-", "-"], "its account: balance, caps, history"),
     line("/wallet/pay", ["rw", "rw", "rw", "-", "-"], "pays an invoice"),
     line("/wallet/invoice", ["rw", "rw", "rw", "-", "-"], "makes one that pays into the account"),
+    line("/tools", ["rw", "r", "r", "-", "-"], "call files that operators mount"),
     line("/workspace", ["rw", "rw", "rw", "-", "-"], "a folder of the host"),
     line("/tmp", ["rw", "-", "-", "-", "-"], "scratch for one tick"),
     line("/hud", ["r", "rt", "rt", "rt", "rt"], "what an onlooker sees, redacted"),
@@ -169,11 +170,11 @@ pub const AGENT: &[Line] = &[
     line("/metrics", ["r", "rt", "rt", "rt", "rt"], "ticks a minute, the queue"),
     line("/logs", ["r", "rt", "rt", "-", "-"], "what it did"),
     line("/export", ["-", "rw", "rw", "-", "-"], "a bundle of the whole agent, without its key"),
+    line("/bunker", ["-", "r", "r", "-", "-"], "who else signs with its key (NIP-46)"),
+    line("/bunker/*", ["-", "rw", "rw", "-", "-"], "new invites, removing a connection ends it"),
 ];
 
 /// What a node has besides.
-    line("/bunker", ["-", "r", "r", "-", "-"], "who else signs with its key (NIP-46)"),
-    line("/bunker/*", ["-", "rw", "rw", "-", "-"], "new invites, removing a connection ends it"),
 pub const NODE: &[Line] = &[
     line("/", ["-", "r", "r", "r", "r"], "the tree itself"),
     line("/agents", ["-", "r", "r", "r", "r"], "the agents one may see"),
@@ -185,17 +186,18 @@ pub const NODE: &[Line] = &[
     line("/node/status", ["-", "rt", "rt", "rt", "rt"], "agents, relays, lease"),
     line("/node/relays", ["-", "-", "rt", "-", "-"], "the relays, in full"),
     line("/node/config", ["-", "-", "r", "-", "-"], "how it was started, without secrets"),
+    line("/node/find", ["-", "-", "rw", "-", "-"], "finds agents by what they can do, or by name"),
     line("/node/log", ["-", "-", "rt", "-", "-"], "what happens on it"),
     line("/node/plumbing", ["-", "-", "rw", "-", "-"], "the rules of the plumber"),
     line("/node/secrets", ["-", "-", "r", "-", "-"], "where secrets may go, and when they were set"),
     line("/secrets", ["-", "-", "r", "-", "-"], "the names of the secrets there are"),
     line("/secrets/*", ["-", "-", "w", "-", "-"], "a secret, which nobody reads"),
-    line("/srv", ["-", "-", "r", "-", "-"], "folders and services that manifests may mount"),
-];
     line("/wallet", ["-", "-", "r", "-", "-"], "the operator's account, and what all accounts have"),
     line("/wallet/pay", ["-", "-", "rw", "-", "-"], "pays an invoice from it"),
     line("/wallet/invoice", ["-", "-", "rw", "-", "-"], "makes one that pays into it"),
     line("/wallet/transfer", ["-", "-", "rw", "-", "-"], "from one account to another: FROM TO AMOUNT"),
+    line("/srv", ["-", "-", "r", "-", "-"], "folders and services that manifests may mount"),
+];
 
 /// What a role may do to a path of an agent's tree.
 pub fn in_agent(role: Role, path: &Path) -> Rights {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oa_nips::files::{Code, OpError};
 use oa_nips::nostr::PublicKey;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::agent::manifest::Manifest;
 use crate::agent::{AgentId, Lifecycle};
@@ -59,6 +59,8 @@ impl Admin {
 /// Carries the news of landed writes to engine, pool and addresses.
 #[derive(Debug)]
 pub(crate) struct Herald {
+    /// Tells whoever runs the node that agents have come, gone or changed.
+    pub(crate) told: watch::Sender<u64>,
     pub(crate) engine: Engine,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) pool: Pool,
@@ -80,6 +82,7 @@ impl Told for Herald {
     fn created(&self, agent: AgentId, key: PublicKey) {
         self.addresses.add(key, agent);
         self.pool.listen(vec![key]);
+        self.told.send_modify(|count| *count += 1);
     }
 
     fn approvals(&self) {
@@ -95,5 +98,6 @@ impl Told for Herald {
         self.subscriptions.refresh(agent);
         self.addresses.remove(&key);
         self.pool.unlisten(&key);
+        self.told.send_modify(|count| *count += 1);
     }
 }

@@ -20,6 +20,8 @@ use crate::bundle::admit::{AdmitError, Mode, Twin};
 use crate::bundle::shelf::Shelf;
 use crate::bundle::{Bundle, MIGRATED, SealError, digest, restoring};
 use crate::codes;
+use crate::elsewhere;
+use crate::keyring::Adopted;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
 use crate::namespace::path::Path;
@@ -30,6 +32,7 @@ use crate::profiles;
 use crate::store::backend::BackendError;
 use crate::store::row::{OutId, OutRow, Outgoing, Stage};
 use crate::store::write::{AgentChange, Write, handed_over};
+use crate::tenure;
 
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
     let export = Export { parts: parts.clone(), shelf: Shelf::default() };
@@ -206,9 +209,34 @@ impl Import {
         }
     }
 
-    fn restore(&self, cx: &Context<'_>, bundle: Bundle, mode: Mode) -> Result<Effect, Error> {
-        let Parts { store, keyring, .. } = &self.parts;
-        bundle.belongs(&**keyring, mode).map_err(|error| refused(&error))?;
+    /// The key of a bundle's agent, if it is the agent's own and here; and the bundle under a number of this node's.
+    fn own_key(&self, bundle: &mut Bundle, mode: Mode) -> Result<Option<Adopted>, Error> {
+        let Parts { keyring, reach, .. } = &self.parts;
+        let error = match bundle.belongs(&**keyring, mode) {
+            Ok(()) => return Ok(None),
+            Err(error @ AdmitError::OtherSeed { .. }) => error,
+            Err(error) => return Err(refused(&error)),
+        };
+        let found = reach.find(&bundle.about.pubkey);
+        let found = found.map_err(|reason| Error::new(Code::Unavailable, "/agents/import", reason))?;
+        let own = found.ok_or_else(|| refused(&error))?;
+        if mode == Mode::Migrate && !bundle.about.migrated {
+            return Err(refused(&AdmitError::NotMigrated(bundle.about.name.clone())));
+        }
+        if keyring.whose(&bundle.about.pubkey).is_some() {
+            let reason = format!("{} is here already: nothing was changed", bundle.about.name);
+            return Err(Error::new(Code::Exists, "/agents/import", reason));
+        }
+        // Its number elsewhere is somebody else's here.
+        if bundle.about.node != keyring.node().public_key() {
+            bundle.about.number = self.creator.number();
+        }
+        Ok(Some(own))
+    }
+
+    fn restore(&self, cx: &Context<'_>, mut bundle: Bundle, mode: Mode) -> Result<Effect, Error> {
+        let own = self.own_key(&mut bundle, mode)?;
+        let Parts { store, reach, .. } = &self.parts;
         let (import, goes_on) = bundle.restored().map_err(|error| refused(&error))?;
         self.creator.check(&import.manifest).map_err(|reason| Error::invalid("/agents/import", reason))?;
         let row = &import.row;
@@ -224,7 +252,13 @@ impl Import {
             "mode": mode,
             "exported_at": goes_on.since_ms / 1000,
         });
-        let mut writes = profiles::publish(row, &import.manifest, &self.creator.published, cx.now_ms);
+        let mut writes = profiles::publish(row, &import.manifest, &self.creator.place, cx.now_ms);
+        if let Some(own) = own {
+            writes.push(elsewhere::put(store, row.id, &own).map_err(io)?);
+            reach.adopt(row.id, own);
+        }
+        // What is taken in is newer than what this node knew when it let the agent go.
+        writes.extend(tenure::own::forget(store, row.id).map(Write::Row));
         writes.push(restoring::note(store, row.id, &goes_on).map_err(io)?);
         writes.insert(0, Write::Import(Box::new(import)));
         Ok(Effect { writes, reply: reply.to_string().into_bytes(), ..Effect::default() })
@@ -243,7 +277,7 @@ impl Import {
             "npub": pubkey.to_bech32().unwrap_or_default(),
             "mode": Mode::Clone,
         });
-        let mut writes = profiles::publish(&import.row, &import.manifest, &self.creator.published, cx.now_ms);
+        let mut writes = profiles::publish(&import.row, &import.manifest, &self.creator.place, cx.now_ms);
         writes.insert(0, Write::Import(Box::new(import)));
         Ok(Effect { writes, reply: reply.to_string().into_bytes(), ..Effect::default() })
     }

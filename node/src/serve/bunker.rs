@@ -34,7 +34,7 @@ const VALID_S_MAX: u64 = 24 * 3600;
 const NAME_BYTES_MAX: usize = 63;
 
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Creator) {
-    let mut relays = creator.published.clone();
+    let mut relays = creator.place.relays.clone();
     relays.truncate(RELAYS_MAX);
     let node = parts.keyring.node().public_key();
     let bunker = Bunker { store: parts.store.clone(), remote: Remote { public_key: node, relays } };

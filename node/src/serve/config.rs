@@ -19,6 +19,7 @@ pub(crate) fn shown(config: &Config) -> Arc<Value> {
     Arc::new(json!({
         "relays": config.relays.iter().map(relay).collect::<Vec<_>>(),
         "published": config.published,
+        "domain": config.domain,
         "operators": npubs(&config.operators),
         "approvers": npubs(&config.approvers),
         "viewers": npubs(&config.viewers),

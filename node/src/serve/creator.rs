@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use oa_nips::hex::Hex;
-use oa_nips::nostr::{PublicKey, RelayUrl, Timestamp};
+use oa_nips::nostr::{PublicKey, Timestamp};
 
 use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
 use crate::codes;
 use crate::engine::Programs;
 use crate::keyring::Keyring;
-use crate::profiles;
+use crate::profiles::{self, Place};
 use crate::serve::Mounted;
 use crate::store::Store;
 use crate::store::backend::BackendError;
@@ -22,8 +22,8 @@ use crate::store::write::{NewAgent, Write};
 pub(crate) struct Creator {
     keyring: Arc<dyn Keyring>,
     programs: Programs,
-    /// What agents name as their relays.
-    pub(crate) published: Vec<RelayUrl>,
+    /// What agents say of where they are.
+    pub(crate) place: Place,
     /// The next number. One that was taken and not used is lost, and there are 2^31.
     next: AtomicU32,
     /// What manifests can mount; set once the trees are made. The trees have the creator in them, so it must not keep
@@ -40,10 +40,10 @@ impl Creator {
         store: &Store,
         keyring: Arc<dyn Keyring>,
         programs: Programs,
-        published: Vec<RelayUrl>,
+        place: Place,
     ) -> Result<Self, BackendError> {
         let next = AtomicU32::new(store.next_agent_id()?.0);
-        Ok(Self { keyring, programs, published, next, mounted: OnceLock::new() })
+        Ok(Self { keyring, programs, place, next, mounted: OnceLock::new() })
     }
 
     /// Checks that a manifest can be run here.
@@ -84,7 +84,8 @@ impl Creator {
     /// The same for an agent whose number and key are known.
     pub(crate) fn create_as(&self, id: AgentId, pubkey: PublicKey, manifest: Manifest, now_ms: u64) -> Write {
         let at = Timestamp::from_secs(now_ms / 1000);
-        let profile = profiles::events(&manifest, pubkey, &self.published, at);
+        let owner = manifest.owner.map(|npub| npub.0);
+        let profile = profiles::events(&manifest, owner, pubkey, &self.place, at);
         let session = codes::random().first_chunk().copied().map_or(Hex::ZERO, Hex);
         let new = NewAgent { id, pubkey, manifest, session, at_ms: now_ms, profile };
         Write::CreateAgent(Box::new(new))

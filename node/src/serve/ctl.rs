@@ -19,7 +19,6 @@ use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
 use crate::namespace::rights::Role;
 use crate::namespace::service::{Change, Context, Effect, FileType, Subject};
-use crate::profiles;
 use crate::store::row::Claim;
 use crate::store::write::{AgentChange, Poke, Write};
 
@@ -122,17 +121,16 @@ fn set_manifest(cx: &Context<'_>, creator: &Creator, text: &str) -> Result<Effec
     if manifest.parent != cx.subject()?.manifest.parent {
         return Err(invalid("manifest: parent: says who made the agent, and stays as it is".to_owned()));
     }
-    change_manifest(cx, creator, manifest)
+    change_manifest(cx, manifest)
 }
 
 /// The effect of a manifest that was checked.
 pub(super) fn change_manifest(
     cx: &Context<'_>,
-    creator: &Creator,
     manifest: Manifest,
 ) -> Result<Effect, Error> {
     let row = cx.subject()?.row;
-    let mut writes = profiles::publish(row, &manifest, &creator.published, cx.now_ms);
-    writes.push(Write::ChangeAgent(row.id, AgentChange::Manifest(Box::new(manifest))));
+    // The change is published soon after it has landed.
+    let writes = vec![Write::ChangeAgent(row.id, AgentChange::Manifest(Box::new(manifest)))];
     Ok(Effect { writes, ..Effect::default() })
 }

@@ -15,6 +15,7 @@ use super::{Creator, Parts, mounts};
 use crate::agent::AgentId;
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::manifest::Manifest;
+use crate::discovery::Finder;
 use crate::drivers::http::Client;
 use crate::engine::Programs;
 use crate::elsewhere::Reach;
@@ -24,11 +25,13 @@ use crate::namespace::journal::{Line, Pin};
 use crate::namespace::{Durable, Error, MemoryState, Namespace, NoConsent, Setting};
 use crate::operator::Roles;
 use crate::outbox::Directory;
+use crate::profiles::Place;
 use crate::signer::Seed;
 use crate::store::Store;
 use crate::store::memory::MemoryBackend;
 use crate::store::row::AgentRow;
 use crate::subscriptions::{Stands, Subscriptions};
+use crate::tenure::Tenure;
 use crate::time::System;
 
 /// The tick's time.
@@ -36,9 +39,9 @@ pub(super) const NOW_MS: u64 = 1_790_000_000_000;
 
 /// Relays by address, and what they were asked. Those that are not there do not answer.
 #[derive(Debug, Default)]
-pub(super) struct Relays {
-    pub(super) stored: Mutex<BTreeMap<RelayUrl, Vec<Event>>>,
-    pub(super) asked: Mutex<Vec<(RelayUrl, Filter)>>,
+pub(crate) struct Relays {
+    pub(crate) stored: Mutex<BTreeMap<RelayUrl, Vec<Event>>>,
+    pub(crate) asked: Mutex<Vec<(RelayUrl, Filter)>>,
 }
 
 impl Subscribe for Relays {
@@ -102,6 +105,8 @@ impl Fixture {
         let time: Arc<dyn crate::time::Time> = Arc::new(System);
         let (subscriptions, _) = Subscriptions::new(store.clone(), Arc::new(Nothing), time.clone());
         let feeds = Arc::new(Feeds::new(store.clone(), time.clone()));
+        let (http, found) = (Arc::new(client), Arc::new([own.clone()]));
+        let finder = Finder::new(relays.clone(), found, http.clone(), time.clone());
         let parts = Parts {
             store: store.clone(),
             time,
@@ -109,18 +114,25 @@ impl Fixture {
             roles: Roles::default(),
             srv: Arc::default(),
             keyring: keyring.clone(),
-            reach: Reach { keyring: keyring.clone(), time: Arc::new(System), back: Arc::default() },
+            reach: Reach {
+                keyring: keyring.clone(),
+                case: None,
+                tenure: Tenure::alone(Arc::new(System)),
+                time: Arc::new(System),
+                back: Arc::default(),
+            },
             subscribe: relays.clone(),
             own: Arc::new([own.clone()]),
-            http: Arc::new(client),
+            finder: Arc::new(finder),
+            http,
             directory: Arc::new(Directory::new(relays.clone(), vec![own.clone()])),
             subscriptions,
             money: None,
             feeds: feeds.clone(),
             config: Arc::default(),
         };
-        let published = vec![own.clone()];
-        let creator = Creator::new(&store, keyring.clone(), Programs::default(), published).unwrap();
+        let place = Place { relays: vec![own.clone()], domain: None };
+        let creator = Creator::new(&store, keyring.clone(), Programs::default(), place).unwrap();
         let mounts = Arc::new(mounts(&parts, &Arc::new(creator)));
         let pubkey = keyring.agent(AgentId(0)).public_key();
         let row = AgentRow::new(AgentId(0), pubkey, NOW_MS);

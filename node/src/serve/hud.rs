@@ -23,7 +23,7 @@ pub(super) fn mount(mounts: &mut Mounts, creator: &Arc<Creator>) {
             let hud: Hud = toml::from_str(text(change)?).map_err(|error| invalid(error.to_string()))?;
             let manifest = Manifest { hud, ..cx.subject()?.manifest.clone() };
             by.check(&manifest).map_err(invalid)?;
-            change_manifest(cx, &by, manifest)
+            change_manifest(cx, manifest)
         })
     });
     mounts.mount_file(at("/hud/settings"), FileType::Value, Arc::new(settings), "what is shown");

@@ -10,7 +10,7 @@ use super::{OneFile, Parts, at};
 use crate::drivers::nostr::Pool;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
-use crate::namespace::service::{Context, Effect, FileType};
+use crate::namespace::service::FileType;
 
 /// Names counted at once.
 const NAMES: usize = 100_000;
@@ -40,6 +40,7 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
         Ok(status.to_string().into_bytes())
     });
     mounts.mount_file(at("/node/status"), FileType::Value, Arc::new(status), "status");
+    super::find::mount(&mut mounts, parts, "/node/find");
     super::plumbing::mount(&mut mounts, parts);
     super::srv::mount(&mut mounts, &parts.srv);
     super::config::mount(&mut mounts, parts);

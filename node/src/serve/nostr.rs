@@ -27,7 +27,7 @@ pub(super) use dm::check_rates;
 const PUBLISHED_MAX: usize = 16;
 
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Arc<Creator>) {
-    let relays: Vec<String> = creator.published.iter().map(ToString::to_string).collect();
+    let relays: Vec<String> = creator.place.relays.iter().map(ToString::to_string).collect();
     let asked = query::Asked { subscribe: parts.subscribe.clone(), own: parts.own.clone() };
     let (store, directory) = (parts.store.clone(), parts.directory.clone());
     let folder = Computed::new()

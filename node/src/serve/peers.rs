@@ -57,7 +57,7 @@ mod tests {
         let (friend, npub) = (someone(), |key: oa_nips::nostr::PublicKey| key.to_bech32().unwrap());
         fixture.mail(friend, "hi", Trust::Stranger).await;
         fixture.write(Write::ChangeAgent(fixture.row.id, AgentChange::Allow(friend, true))).await;
-        assert_eq!(fixture.names("/peers").await, [format!("{}.json", npub(friend))]);
+        assert_eq!(fixture.names("/peers").await, ["find".to_owned(), format!("{}.json", npub(friend))]);
         let shown = fixture.json(&format!("/peers/{}.json", npub(friend))).await;
         let expected = json!({
             "trust": "allowed", "first_seen": NOW_MS / 1000, "last_seen": NOW_MS / 1000, "waiting": 1,

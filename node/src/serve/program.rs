@@ -19,7 +19,7 @@ pub(super) fn mount(mounts: &mut Mounts, creator: &Arc<Creator>) {
             let program = text(change)?.trim().to_owned();
             let manifest = Manifest { program, ..cx.subject()?.manifest.clone() };
             by.check(&manifest).map_err(|reason| Error::invalid("/program", reason))?;
-            change_manifest(cx, &by, manifest)
+            change_manifest(cx, manifest)
         })
     });
     mounts.mount_file(at("/program"), FileType::Value, Arc::new(program.fixed()), "what it runs");
@@ -36,7 +36,7 @@ pub(super) fn mount(mounts: &mut Mounts, creator: &Arc<Creator>) {
             let dm: Dm = toml::from_str(text(change)?).map_err(|error| invalid(error.to_string()))?;
             let manifest = Manifest { dm, ..cx.subject()?.manifest.clone() };
             by.check(&manifest).map_err(invalid)?;
-            change_manifest(cx, &by, manifest)
+            change_manifest(cx, manifest)
         })
     });
     mounts.mount_file(at("/inbox/policy"), FileType::Value, Arc::new(policy), "who is heard");

@@ -1,5 +1,7 @@
 //! Reading: typed, each call one look at what is committed.
 
+use std::collections::HashSet;
+
 use oa_nips::files::OpError;
 use oa_nips::hex::Hex;
 use oa_nips::nostr::{EventId, PublicKey, RelayUrl};
@@ -309,8 +311,6 @@ impl Store {
         Ok(pairs.into_iter().filter_map(parse).collect())
     }
 
-    /// What the runs of a tick did on the outside, by ordinal.
-    pub fn journal(&self, id: AgentId, envelope: &EnvelopeId) -> Result<Vec<JournalRow>> {
     /// The rows of one space from key `from` on, included, by key.
     pub fn rows_from(&self, space: &str, from: &str, limit: usize) -> Result<Vec<(String, Row)>> {
         let skip = space.len() + 1;
@@ -322,8 +322,18 @@ impl Store {
         Ok(self.backend.scan(Table::Rows, &range)?.into_iter().filter_map(parse).collect())
     }
 
+    /// What the runs of a tick did on the outside, by ordinal.
+    pub fn journal(&self, id: AgentId, envelope: &EnvelopeId) -> Result<Vec<JournalRow>> {
         let rows = self.scan(Table::Journal, &Range::prefix(key::journal(id, envelope)))?;
         Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// The envelopes of an agent whose journals are needed: they wait, or can be put back.
+    pub(crate) fn journals_needed(&self, id: AgentId) -> Result<HashSet<EnvelopeId>> {
+        let letters = self.dead_letters(id)?.into_iter().map(|(_, letter)| letter.envelope.id);
+        let waiting = self.inbox(id, usize::MAX)?.into_iter();
+        let waiting = waiting.filter(|(_, waiting)| waiting.journaled).map(|(_, waiting)| waiting.envelope.id);
+        Ok(letters.chain(waiting).collect())
     }
 
     /// Raw pairs of a table, for maintenance.

@@ -337,6 +337,12 @@ pub(crate) mod key {
         [&id.0.to_be_bytes()[..], envelope.as_bytes(), &ordinal.to_be_bytes()].concat()
     }
 
+    /// Whose line of a journal a key names.
+    pub(crate) fn journaled(key: &[u8]) -> Option<(AgentId, EnvelopeId)> {
+        let (agent, rest) = key.split_first_chunk()?;
+        Some((AgentId(u32::from_be_bytes(*agent)), Hex(*rest.first_chunk()?)))
+    }
+
     pub(crate) fn known(who: &PublicKey, id: AgentId) -> Vec<u8> {
         [&who.as_bytes()[..], &id.0.to_be_bytes()].concat()
     }

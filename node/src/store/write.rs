@@ -13,9 +13,11 @@ use oa_nips::hex::Hex;
 use oa_nips::nostr::{EventId, PublicKey, RelayUrl};
 use oa_nips::port::{Row, RowWrite};
 
+pub(crate) use agent::PROFILES;
 pub use agent::{AgentChange, NewAgent};
 pub(crate) use import::handed_over;
 pub use import::{Answered, Import};
+pub(crate) use import::LEFT_BEHIND;
 pub use journal::Journaled;
 pub use letter::LetterChange;
 pub use mail::{Answer, Delivery, Settled};
@@ -23,6 +25,7 @@ pub use out::Published;
 pub use tick::{AlarmChange, AlarmFiring, Failed, Poke, TickCommit, Told};
 
 use crate::agent::AgentId;
+use crate::agent::envelope::EnvelopeId;
 use crate::agent::mailbox::{Bucket, Refusal};
 use crate::namespace::Path;
 use crate::store::backend::{BackendError, Table};
@@ -78,6 +81,10 @@ pub enum Write {
     Op(PublicKey, Hex<16>, Box<OpRow>),
     /// Forgets rows whose time is over; see `maintenance`.
     Forget(Table, Vec<Vec<u8>>),
+    /// Lets go of the journals of ticks that are over.
+    Prune(Vec<(AgentId, EnvelopeId)>),
+    /// Lets go of rows of an agent that is gone, if it still is, at this version.
+    Clear { agent: AgentId, version: u64, table: Table, keys: Vec<Vec<u8>> },
     /// Writes a row of a machine that persists through the node.
     Row(RowWrite),
     /// Sets a fact about the store.
@@ -170,6 +177,8 @@ impl Write {
                 keys.into_iter().for_each(|key| forget(tx, table, key));
                 Ok(Verdict::Done)
             }
+            Self::Prune(over) => journal::prune(tx, over),
+            Self::Clear { agent, version, table, keys } => agent::clear(tx, agent, version, table, keys),
             Self::Row(write) => row(tx, write),
             Self::Meta(name, value) => {
                 tx.put_bytes(Table::Meta, name.as_bytes().to_vec(), value);

@@ -103,7 +103,7 @@ async fn what_an_agent_answered_is_found_in_its_copies() {
 
 fn profile(number: u32, name: &str, at_s: u64) -> Event {
     let keys = crate::signer::Seed::from_words(WORDS).unwrap().agent(number).unwrap();
-    let profile = Profile { name: name.into(), about: "an agent running echo".into() };
+    let profile = Profile { name: name.into(), about: "an agent running echo".into(), nip05: None };
     profile.event(keys.public_key(), Timestamp::from_secs(at_s)).sign_with_keys(&keys).unwrap()
 }
 

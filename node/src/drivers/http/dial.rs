@@ -81,6 +81,11 @@ impl Dialer {
         Self { gate, resolver, tls }
     }
 
+    /// Whether the operator listed a host by its name.
+    pub(super) fn lists(&self, host: &str, port: Option<u16>) -> bool {
+        self.gate.names(host, port)
+    }
+
     /// Connects.
     ///
     /// # Errors

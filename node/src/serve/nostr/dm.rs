@@ -1,19 +1,22 @@
-//! `/nostr/dm/<npub>`: direct messages. What is written through one handle is one message.
+//! `/nostr/dm/<npub>`: direct messages. What is written through one handle is one message. In place of the npub a name at
+//! a domain will do (NIP-05).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use oa_nips::files::Code;
 use oa_nips::mail::{Draft, Protocol, TEXT_BYTES_MAX, fits_one_message};
-use oa_nips::nostr::{PublicKey, ToBech32};
+use oa_nips::nip05::Found;
+use oa_nips::nostr::{PublicKey, RelayUrl, ToBech32};
 
 use super::next_hop;
 use crate::agent::mailbox::{Bucket, Peer};
+use crate::discovery::Finder;
 use crate::namespace::blocks::Rows;
 use crate::namespace::error::Error;
 use crate::namespace::path::Path;
 use crate::namespace::service::{
-    Change, Context, Effect, FileService, FileType, Stat, Wake, file, not_taken,
+    Answer, Change, Context, Effect, FileService, FileType, Span, Stat, Wake, file, not_taken,
 };
 use crate::outbox::Directory;
 use crate::serve::Parts;
@@ -31,9 +34,60 @@ pub(super) fn folder(parts: &Parts) -> Arc<dyn FileService> {
     let directory = parts.directory.clone();
     let list = move |cx: &Context<'_>| list(&listed, cx);
     // Messages are not kept here to be read again.
-    Rows::new(list, |_, _| Ok(None))
-        .changed_by(move |cx, name, change| send(&store, &directory, cx, name, change))
-        .build()
+    let rows = Rows::new(list, |_, _| Ok(None)).build();
+    Arc::new(Folder { rows, store, directory, finder: parts.finder.clone() })
+}
+
+/// The folder. Only writing to a name takes a while.
+#[derive(Debug)]
+struct Folder {
+    rows: Arc<dyn FileService>,
+    store: Store,
+    directory: Arc<Directory>,
+    finder: Arc<Finder>,
+}
+
+impl FileService for Folder {
+    fn stat<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path) -> Answer<'a, Stat> {
+        self.rows.stat(cx, path)
+    }
+
+    fn list<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path) -> Answer<'a, Vec<Stat>> {
+        self.rows.list(cx, path)
+    }
+
+    fn read<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path, span: Span) -> Answer<'a, Vec<u8>> {
+        self.rows.read(cx, path, span)
+    }
+
+    fn change<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path, change: &'a Change) -> Answer<'a, Effect> {
+        Box::pin(async move {
+            let mut parts = path.components();
+            let (Some(name), None) = (parts.next(), parts.next()) else {
+                return Err(not_taken(path, change));
+            };
+            let Change::Append(body) = change else { return Err(not_taken(path, change)) };
+            let to = self.recipient(path, name).await?;
+            send(&self.store, &self.directory, cx, path, to, body)
+        })
+    }
+}
+
+/// Who gets a message, and where the domain of their name says that they may be found.
+type Recipient = (PublicKey, Option<RelayUrl>);
+
+impl Folder {
+    async fn recipient(&self, path: &Path, name: &str) -> Result<Recipient, Error> {
+        if name.contains('@') {
+            let (_, Found { pubkey, relays }) = self.finder.who(path.as_str(), name).await?;
+            return Ok((pubkey, relays.into_iter().next()));
+        }
+        let is_key = name.starts_with("npub1") || name.len() == 64;
+        let to = PublicKey::parse(name).ok().filter(|_| is_key);
+        let to =
+            to.ok_or_else(|| Error::invalid(path, "the name is the recipient's npub, or name@domain"))?;
+        Ok((to, None))
+    }
 }
 
 fn io(error: BackendError) -> Error {
@@ -52,34 +106,30 @@ fn send(
     store: &Store,
     directory: &Directory,
     cx: &Context<'_>,
-    name: &str,
-    change: &Change,
+    path: &Path,
+    (to, relay): Recipient,
+    body: &[u8],
 ) -> Result<Effect, Error> {
-    let path: Path = Path::root().join(name).map_err(|reason| Error::invalid_path(name, reason))?;
-    let Change::Append(body) = change else { return Err(not_taken(&path, change)) };
-    let is_key = name.starts_with("npub1") || name.len() == 64;
-    let to = PublicKey::parse(name).ok().filter(|_| is_key);
-    let to = to.ok_or_else(|| Error::invalid(&path, "the name is the recipient's npub"))?;
     let subject = cx.subject()?;
     if to == subject.row.pubkey {
-        return Err(Error::invalid(&path, "an agent does not write to itself"));
+        return Err(Error::invalid(path, "an agent does not write to itself"));
     }
-    let text = std::str::from_utf8(body).map_err(|_| Error::invalid(&path, "not UTF-8"))?;
+    let text = std::str::from_utf8(body).map_err(|_| Error::invalid(path, "not UTF-8"))?;
     if text.trim().is_empty() {
-        return Err(Error::invalid(&path, "an empty message"));
+        return Err(Error::invalid(path, "an empty message"));
     }
     if !fits_one_message(text) {
-        return Err(Error::too_large(&path, TEXT_BYTES_MAX));
+        return Err(Error::too_large(path, TEXT_BYTES_MAX));
     }
-    let auto_hop = next_hop(name, cx.wake)?;
+    let auto_hop = next_hop(path.as_str(), cx.wake)?;
     let before = match cx.wake {
-        Some(wake) => check_rates(store, directory, cx, &wake, &to).map_err(|error| error.at(&path))?,
+        Some(wake) => check_rates(store, directory, cx, &wake, &to).map_err(|error| error.at(path))?,
         None => 0,
     };
     // Equal texts of one tick are still two messages, and in order.
     let at_ms = cx.now_ms.saturating_add(before);
     let draft = Draft { auto_hop, ..Draft::text(to, text, at_ms) };
-    let mail = Outgoing::Mail { draft, protocol: Protocol::Nip17, relay: None };
+    let mail = Outgoing::Mail { draft, protocol: Protocol::Nip17, relay };
     Ok(Effect { out: vec![mail], ..Effect::default() })
 }
 

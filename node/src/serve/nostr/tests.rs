@@ -313,3 +313,42 @@ async fn what_is_no_subscription_is_refused() {
     fixture.keep(ns);
     assert_eq!(fixture.files.0.len(), 20);
 }
+
+/// A domain on loopback where everybody is this one.
+async fn domain(document: String) -> u16 {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 4096]).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", document.len());
+            let _ = socket.write_all((head + &document).as_bytes()).await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_message_goes_to_whomever_a_domain_names() {
+    let bob = someone();
+    let document =
+        json!({ "names": { "bob": bob.to_hex() }, "relays": { bob.to_hex(): ["wss://bob.example"] } });
+    let port = domain(document.to_string()).await;
+    let private = [format!("localhost:{port}")];
+    let fixture = Fixture::with_http(crate::drivers::http::Client::of_node(&private));
+    let mut ns = fixture.tick();
+    dm(&mut ns, &format!("bob@localhost:{port}"), "hello").await.unwrap();
+    assert_eq!(dm(&mut ns, &format!("eve@localhost:{port}"), "hello").await, Err(Code::NotFound));
+    assert_eq!(dm(&mut ns, "bob@", "hello").await, Err(Code::InvalidInput));
+    assert_eq!(dm(&mut ns, "bob@127.0.0.1:1", "hello").await, Err(Code::NotFound), "private, and not listed");
+    let found =
+        ns.call("/peers/find", format!(r#"{{"name":"bob@localhost:{port}"}}"#).as_bytes()).await.unwrap();
+    let found: Value = serde_json::from_slice(&found).unwrap();
+    assert_eq!(found[0]["npub"], bob.to_bech32().unwrap());
+    assert_eq!(found[0]["relays"], json!(["wss://bob.example"]));
+    let done = ns.finish().unwrap().unwrap();
+    let [Outgoing::Mail { draft, relay, .. }] = &done.out[..] else { panic!("{:?}", done.out) };
+    assert_eq!((draft.recipient, draft.content.as_str()), (bob, "hello"));
+    assert_eq!(relay.as_ref(), Some(&RelayUrl::parse("wss://bob.example").unwrap()));
+}

@@ -10,7 +10,7 @@ use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{AgentRow, Claim, Outgoing, key};
 use crate::store::unit::Tx;
-use crate::store::write::{OutRange, Verdict, known, out, tick};
+use crate::store::write::{OutRange, Verdict, known, out, row_key, split_row, tick};
 
 /// An agent to be. The caller has picked the id that nobody has, derived the key and written its profile events.
 #[derive(Debug, Clone)]
@@ -69,6 +69,18 @@ impl NewAgent {
     }
 }
 
+/// The rows that name the agents whose profiles are to be published anew.
+pub(crate) const PROFILES: &str = "profiles";
+
+/// Marks an agent; each mark has another version, so that none is taken for an earlier one.
+fn mark_profile(tx: &mut Tx<'_>, id: AgentId) -> Result<(), BackendError> {
+    let key = row_key(PROFILES, &id.to_string());
+    let version =
+        tx.bytes(Table::Rows, &key)?.and_then(|bytes| split_row(&bytes)).map_or(0, |row| row.version);
+    tx.put_bytes(Table::Rows, key, (version + 1).to_be_bytes().to_vec());
+    Ok(())
+}
+
 /// What an operator or owner changes.
 #[derive(Debug, Clone)]
 pub enum AgentChange {
@@ -107,6 +119,7 @@ impl AgentChange {
                 }
             }
             Self::Owner(owner) => {
+                mark_profile(tx, id)?;
                 row.owner = owner;
                 known::note_owner(tx, &row);
             }
@@ -114,6 +127,7 @@ impl AgentChange {
                 if manifest.name != row.name {
                     return Ok(Verdict::Stale);
                 }
+                mark_profile(tx, id)?;
                 if let Some(owner) = manifest.owner {
                     row.owner = Some(owner.0);
                 }
@@ -143,4 +157,20 @@ impl AgentChange {
         tx.put(Table::Agents, key::agent(id), &row);
         Ok(Verdict::Done)
     }
+}
+
+/// Lets go of rows that an agent has left behind; `Stale` when it is not gone, or came back meanwhile.
+pub(super) fn clear(
+    tx: &mut Tx<'_>,
+    id: AgentId,
+    version: u64,
+    table: Table,
+    keys: Vec<Vec<u8>>,
+) -> Result<Verdict, BackendError> {
+    let row: Option<AgentRow> = tx.get(Table::Agents, &key::agent(id))?;
+    if !row.is_some_and(|row| row.lifecycle == Lifecycle::Terminated && row.version == version) {
+        return Ok(Verdict::Stale);
+    }
+    keys.into_iter().for_each(|key| tx.remove(table, key));
+    Ok(Verdict::Done)
 }

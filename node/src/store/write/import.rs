@@ -36,7 +36,7 @@ pub struct Import {
 
 /// What an agent that is gone leaves behind, and an agent that takes its place does not want. What it has seen and
 /// what it has sent stay: neither is to happen again.
-const LEFT_BEHIND: [Table; 7] = [
+pub(crate) const LEFT_BEHIND: [Table; 7] = [
     Table::Files,
     Table::Peers,
     Table::Inbox,

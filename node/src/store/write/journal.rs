@@ -1,10 +1,13 @@
-//! A tick's journal: lines that are on disk before the world is touched, under the conditions of the tick.
+//! A tick's journal: lines that are on disk before the world is touched, under the conditions of the tick; and their
+//! end, when nobody can need them.
+
+use std::collections::{BTreeMap, HashSet};
 
 use crate::agent::AgentId;
 use crate::agent::envelope::EnvelopeId;
 use crate::namespace::journal::Line;
 use crate::store::backend::{BackendError, Table};
-use crate::store::row::{AgentRow, JournalRow, Waiting, key};
+use crate::store::row::{AgentRow, DeadLetter, JournalRow, Waiting, key};
 use crate::store::unit::Tx;
 use crate::store::write::Verdict;
 
@@ -49,4 +52,33 @@ impl Journaled {
         }
         Ok(Verdict::Done)
     }
+}
+
+/// Lets go of journals, but of none whose envelope waits or is a dead letter by now.
+pub(super) fn prune(tx: &mut Tx<'_>, over: Vec<(AgentId, EnvelopeId)>) -> Result<Verdict, BackendError> {
+    let mut needed: BTreeMap<AgentId, HashSet<EnvelopeId>> = BTreeMap::new();
+    for (agent, envelope) in over {
+        if !needed.contains_key(&agent) {
+            needed.insert(agent, needed_by(tx, agent)?);
+        }
+        if needed.get(&agent).is_some_and(|needed| needed.contains(&envelope)) {
+            continue;
+        }
+        for line in tx.keys(Table::Journal, &key::journal(agent, &envelope))? {
+            tx.remove(Table::Journal, line);
+        }
+    }
+    Ok(Verdict::Done)
+}
+
+fn needed_by(tx: &Tx<'_>, agent: AgentId) -> Result<HashSet<EnvelopeId>, BackendError> {
+    let mut needed = HashSet::new();
+    for place in tx.keys(Table::Inbox, &key::agent(agent))? {
+        let waiting = tx.get::<Waiting>(Table::Inbox, &place)?.filter(|waiting| waiting.journaled);
+        needed.extend(waiting.map(|waiting| waiting.envelope.id));
+    }
+    for place in tx.keys(Table::DeadLetters, &key::agent(agent))? {
+        needed.extend(tx.get::<DeadLetter>(Table::DeadLetters, &place)?.map(|letter| letter.envelope.id));
+    }
+    Ok(needed)
 }
