@@ -7,7 +7,7 @@
 //!
 //! Both sides are pure machines with a thin driver that persists, then acts. They reach relays and keys through the
 //! ports of `nips` and are handed incoming events over a channel; neither dials anybody. The events' tags are
-//! [`oa_nips::nwc`]'s. The admin methods of ours are written down in `nwc/ADMIN.md`.
+//! [`oa_nips::nwc`]'s. The admin methods of ours are written down in docs/protocol.md.
 
 pub mod bill;
 pub mod client;

@@ -269,7 +269,7 @@ impl Client {
         Ok(transactions)
     }
 
-    /// A method of ours on an admin connection: see `ADMIN.md`, and the types in [`super::service`].
+    /// A method of ours on an admin connection: see docs/protocol.md, and the types in [`super::service`].
     ///
     /// # Errors
     /// [`CallError`]

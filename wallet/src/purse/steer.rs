@@ -1,4 +1,4 @@
-//! What admin connections do with the wallet itself: see "The wallet's own methods" in `nwc/ADMIN.md`.
+//! What admin connections do with the wallet itself: see "The wallet's own methods" in docs/protocol.md.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The methods of ours, `oa_…`, for connections of scope `admin`: see `ADMIN.md`, which is their written form.
+//! The methods of ours, `oa_…`, for connections of scope `admin`: see "Wallet administration" in docs/protocol.md.
 
 use std::collections::BTreeSet;
 
