@@ -12,6 +12,7 @@
 mod channels;
 mod config;
 mod convert;
+mod disk;
 mod events;
 mod keep;
 mod log;
@@ -20,6 +21,7 @@ mod pay;
 mod receive;
 mod seed;
 mod start;
+mod traces;
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -71,6 +73,8 @@ pub struct Ldk {
 /// The node and the lock of its folder: they go together, with the last call.
 struct Running {
     node: Node,
+    /// Of LDK's state when it was started.
+    traces: traces::Traces,
     _lock: File,
 }
 
@@ -228,7 +232,11 @@ impl Backend for Ldk {
     }
 
     fn look_up(&self, hash: PaymentHash) -> Answer<'_, Option<Payment>> {
-        Box::pin(async move { Ok(pay::find(&*self.running()?, &self.outcomes, hash)) })
+        Box::pin(async move {
+            let running = self.running()?;
+            let found = pay::find(&running, &self.outcomes, hash);
+            Ok(found.or_else(|| pay::begun_before(&running, &self.outcomes, hash)))
+        })
     }
 
     fn wait(&self, hash: PaymentHash, deadline: Duration) -> Answer<'_, Payment> {

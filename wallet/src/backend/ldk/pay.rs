@@ -191,15 +191,33 @@ fn find_in(node: &Node, outcomes: &Mutex<Outcomes>, hash: PaymentHash) -> Option
     }
     // The process ended between sending and writing down; the event is all there is.
     let Some(Outcome::Sent { hash, preimage, fee }) = outcomes.sent(hash).copied() else { return None };
-    Some(Payment {
+    Some(unlisted(hash, State::Settled { preimage, fee }))
+}
+
+/// A payment that was sent before this run, and never written down: what LDK tells of its end, or that there is none yet.
+pub(super) fn begun_before(
+    running: &Running,
+    outcomes: &Mutex<Outcomes>,
+    hash: PaymentHash,
+) -> Option<Payment> {
+    let state = match lock(outcomes).of(&hash) {
+        Some(Outcome::Failed { why }) => State::Failed { why: *why },
+        _ if running.traces.has(&hash) => State::Pending,
+        _ => return None,
+    };
+    Some(unlisted(hash, state))
+}
+
+fn unlisted(hash: PaymentHash, state: State) -> Payment {
+    Payment {
         id: hash,
         hash: Some(hash),
         direction: Direction::Outgoing,
         kind: Kind::Bolt11,
         amount: None,
-        state: State::Settled { preimage, fee },
+        state,
         updated_at: now().as_secs(),
-    })
+    }
 }
 
 impl Ldk {

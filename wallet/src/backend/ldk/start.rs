@@ -17,7 +17,9 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::spawn_blocking;
 
 use super::config::{ChainSource, Config, SyncRate};
+use super::disk::Disk;
 use super::seed::Seed;
+use super::traces::Traces;
 use super::{Running, convert, log};
 
 /// The file whose lock says that a process runs here.
@@ -65,15 +67,24 @@ pub(super) async fn start(config: &Config, seed: &Seed) -> Result<Running, Start
     let started = spawn_blocking(move || {
         let lock = take(&dir)?;
         prepare_database(&dir)?;
-        let node = builder.build()?;
-        run(node, lock)
+        let io = |source| StartError::Io { path: database(&dir), source };
+        let traces = Traces::read(&dir).map_err(|error| io(io::Error::other(error)))?;
+        let disk = Disk::open(&dir).map_err(|error| io(io::Error::other(error.to_string())))?;
+        let node = builder.build_with_store(Arc::new(disk))?;
+        run(node, lock, traces)
     });
     started.await.unwrap_or_else(|error| Err(StartError::Panicked(error.to_string())))
 }
 
-fn run(node: Node, lock: File) -> Result<Running, StartError> {
+fn run(node: Node, lock: File, traces: Traces) -> Result<Running, StartError> {
     match node.start() {
-        Ok(()) => Ok(Running { node, _lock: lock }),
+        Ok(()) => match traces.close(&node) {
+            Ok(()) => Ok(Running { node, traces, _lock: lock }),
+            Err(error) => {
+                node.stop().map_err(StartError::Start)?;
+                Err(StartError::Start(error))
+            }
+        },
         Err(NodeError::FeerateEstimationUpdateFailed | NodeError::FeerateEstimationUpdateTimeout) => {
             Err(StartError::ChainAway)
         }
