@@ -16,6 +16,7 @@
 //! - [`secrets`]: searches output and files for keys
 //! - [`split`]: a server with relay and node apart
 //! - [`wallet`]: wallets of play money, and who uses them
+//! - [`mod@wallet_crash`]: ends wallets in the midst of payments; the program `oa-wallet-crash`
 
 pub mod bench;
 pub mod bunker;
@@ -32,4 +33,5 @@ pub mod proxy;
 pub mod secrets;
 pub mod split;
 pub mod wallet;
+pub mod wallet_crash;
 pub mod world;
