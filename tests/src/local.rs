@@ -17,6 +17,7 @@ use oa_node::engine::Programs;
 use oa_node::engine::running::Running;
 use oa_node::keyring::{Addresses, Keyring, SeedKeyring};
 use oa_node::lease::{self, Start};
+use oa_node::money;
 use oa_node::namespace::Namespace;
 use oa_node::node::{Config, Node, Parts};
 use oa_node::program::{Agent, Fault, Run, Tick};
@@ -48,6 +49,8 @@ pub struct Plot {
     /// Private hosts that agents may make requests to.
     pub http_private: Vec<String>,
     /// The times of its lease, if it keeps one.
+    /// Its wallet, if it has one.
+    pub wallet: Option<money::Config>,
     pub lease: Option<lease::Config>,
 }
 
@@ -60,6 +63,7 @@ impl Default for Plot {
             dormant_after: Duration::from_secs(300),
             operators: Vec::new(),
             http_private: Vec::new(),
+            wallet: None,
             lease: None,
         }
     }
@@ -295,6 +299,7 @@ impl World {
             programs,
             dormant_after: plot.dormant_after,
             operators: plot.operators.clone(),
+            wallet: plot.wallet.clone(),
             http_private: plot.http_private.clone(),
             ..Config::new(vec![RelaySpec { url: url.clone(), wide: false }])
         };

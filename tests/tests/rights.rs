@@ -7,7 +7,8 @@ use std::time::Duration;
 use oa_nips::files::{Code, OpError, Reply, Verb};
 use oa_nips::mail::Protocol;
 use oa_nips::nostr::Keys;
-use oa_node::agent::manifest::{Manifest, Npub, Policy};
+use oa_node::agent::manifest::{Level, Manifest, Npub, Policy};
+use oa_node::money;
 use oa_node::namespace::rights::{self, Right, Role};
 use oa_tests::caller::Caller;
 use oa_tests::local::{Plot, World};
@@ -46,7 +47,11 @@ struct Cast {
 
 async fn cast() -> Cast {
     let [operator, owner, approver, viewer] = std::array::from_fn(|_| Keys::generate());
-    let plot = Plot { operators: vec![operator.public_key()], ..Plot::default() };
+    // A wallet that nobody answers for: its files are there, and what they ask for is refused.
+    let (wallet, secret) = (Keys::generate().public_key(), Keys::generate().secret_key().clone());
+    let uri = money::Uri::new(wallet, vec!["ws://127.0.0.1:9".parse().unwrap()], secret).unwrap();
+    let wallet = Some(money::Config { uri, rate: None });
+    let plot = Plot { operators: vec![operator.public_key()], wallet, ..Plot::default() };
     let world = World::start(plot).await.unwrap();
     let mut manifest = Manifest::new("alice", "echo");
     manifest.owner = Some(Npub(owner.public_key()));
@@ -142,6 +147,43 @@ async fn in_a_tick_the_agent_may_do_what_the_table_says_and_nothing_else() {
             }
         }
     }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_turn_finds_no_wallet_unless_the_manifest_lets_it() {
+    let owner = Keys::generate();
+    let (wallet, secret) = (Keys::generate().public_key(), Keys::generate().secret_key().clone());
+    let uri = money::Uri::new(wallet, vec!["ws://127.0.0.1:9".parse().unwrap()], secret).unwrap();
+    let wallet = Some(money::Config { uri, rate: None });
+    let world = World::start(Plot { wallet, ..Plot::default() }).await.unwrap();
+    let mut manifest = Manifest::new("alice", "echo");
+    manifest.owner = Some(Npub(owner.public_key()));
+    manifest.dm.policy = Policy::Open;
+    // Even where everything needs consent: nobody is asked about what a stranger wants paid.
+    manifest.autonomy.level = Level::Supervised;
+    let alice = world.node.ensure_agent(manifest.clone()).await.unwrap();
+    manifest.name = "shop".to_owned();
+    manifest.strangers.allow = vec!["/wallet/balance".to_owned()];
+    let shop = world.node.ensure_agent(manifest).await.unwrap();
+    let mut owner = world.client_of(owner).await.unwrap();
+    let mut stranger = world.client().await.unwrap();
+    for (asked, whom) in [
+        ("do read /wallet/balance", alice),
+        ("do list /wallet", alice),
+        ("do call /wallet/invoice 5", alice),
+        ("do call /wallet/pay lnbc1", alice),
+        ("do call /wallet/pay lnbc1", shop),
+        ("do list /wallet", shop),
+    ] {
+        let said = stranger.ask(whom, asked, Protocol::Nip17, SOON).await.unwrap();
+        let said = said.text().unwrap();
+        assert!(said.starts_with("refused: NotFound"), "{asked}: {said}");
+    }
+    let said = stranger.ask(shop, "do read /wallet/balance", Protocol::Nip17, SOON).await.unwrap();
+    assert!(said.text().unwrap().starts_with("did: {"), "{:?}", said.text());
+    let said = owner.ask(alice, "do read /wallet/balance", Protocol::Nip17, SOON).await.unwrap();
+    assert!(said.text().unwrap().starts_with("did: {"), "{:?}", said.text());
     world.end().await;
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn start(money: Money, shared: &Arc<Shared>, cancel: CancellationToke
 
 impl Money {
     /// Takes up what was under way when the node last ended.
-    fn take_up(&self) -> Result<(), Error> {
+    pub(super) fn take_up(&self) -> Result<(), Error> {
         let rows = self.inner.book.rows();
         let mut after: Option<Hash> = None;
         loop {
@@ -168,7 +168,7 @@ impl Money {
     }
 
     /// The wallet says that something came in: it is asked about it at once.
-    fn heard(&self, notification: &Notification) {
+    pub(super) fn heard(&self, notification: &Notification) {
         if notification.topic != Topic::PaymentReceived {
             return;
         }
