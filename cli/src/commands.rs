@@ -15,6 +15,7 @@ pub(crate) mod logs;
 #[cfg(feature = "fuse")]
 pub(crate) mod mount;
 pub(crate) mod node;
+pub(crate) mod node_key;
 pub(crate) mod relay;
 pub(crate) mod tail;
 pub(crate) mod up;

@@ -1,6 +1,7 @@
-//! Agents whose key lives in a bunker (NIP-46): which one, in the store; their signers, in the keyring.
+//! Agents whose key is not derived from the seed: it lives in a bunker (NIP-46), or in a file of the home because the
+//! agent can move. Which, is in the store; who signs, in the keyring.
 //!
-//! Nothing secret is kept: the key by which a bunker knows this node is derived from the node's seed, one for each
+//! Nothing secret is kept in the store: the key by which a bunker knows this node is derived from the node's seed, one for each
 //! bunker, and the secret of its address was used to be let in. A bunker that is away makes the agent's mail wait, in
 //! and out; that it is back brings both on their way again.
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oa_nips::nostr::PublicKey;
-use oa_nips::port::{RowWrite, Signer as _, SignerError};
+use oa_nips::port::{RowWrite, SignerError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -16,18 +17,22 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{AgentId, Lifecycle};
+use crate::bundle::chain;
 use crate::bunker::uri::{BunkerUri, Remote};
 use crate::drivers::bunker::dial;
 use crate::engine::shared::Shared;
-use crate::keyring::Keyring;
+use crate::keyring::{Adopted, Keyring, OwnKey};
 use crate::signer::bunker::{Bunker, Link, Patience, Silence, Wary};
+use crate::signer::{Absent, KeyCase};
 use crate::store::Store;
 use crate::store::backend::BackendError;
+use crate::store::write::Write;
+use crate::tenure::Tenure;
 use crate::time::Time;
 
 /// The space of the rows.
 const SPACE: &str = "elsewhere";
-/// Agents of one node whose key is in a bunker. 64: each costs a connection to each of its bunker's relays.
+/// Agents of one node whose key is not of the seed. 64: each costs connections to its bunker's relays, or a lease.
 pub(crate) const AGENTS_MAX: usize = 64;
 /// From a request to a bunker's answer. 4 s: everybody's mail waits behind the first that is not answered, and who
 /// creates an agent waits for two answers.
@@ -39,16 +44,19 @@ const PERMISSIONS: &str = "sign_event,nip44_encrypt,nip44_decrypt,nip04_encrypt,
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Place {
-    /// The agent's address: whose key the bunker has.
+    /// The agent's address.
     pub(crate) public_key: PublicKey,
-    /// The bunker.
-    pub(crate) bunker: Remote,
+    /// The bunker that has the key; nothing where it is in a file of the home.
+    pub(crate) bunker: Option<Remote>,
 }
 
-/// What reaches bunkers for a node.
+/// What reaches keys that are not derived from the seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Reach {
     pub(crate) keyring: Arc<dyn Keyring>,
+    /// Where agents' own keys are; nothing where the node may make none.
+    pub(crate) case: Option<Arc<KeyCase>>,
+    pub(crate) tenure: Tenure,
     pub(crate) time: Arc<dyn Time>,
     /// Told when a bunker that was away is back.
     pub(crate) back: Arc<Notify>,
@@ -61,8 +69,8 @@ impl Reach {
         dial(patience, bunker, client, self.time.clone())
     }
 
-    fn wary(&self, bunker: Bunker) -> Arc<Wary> {
-        Arc::new(Wary::new(bunker, self.back.clone()))
+    fn wary(&self, bunker: Bunker) -> Adopted {
+        Adopted::Bunker(Arc::new(Wary::new(bunker, self.back.clone())))
     }
 
     /// Has a bunker let this node in, and finds out whose key it has.
@@ -70,24 +78,86 @@ impl Reach {
     /// # Errors
     /// [`SignerError::Refused`] when it does not let us in, [`SignerError::Unavailable`] when it is away or asks its
     /// owner first: then the same again later is all right.
-    pub(crate) async fn connect(&self, uri: BunkerUri) -> Result<Arc<Wary>, SignerError> {
+    pub(crate) async fn connect(&self, uri: BunkerUri) -> Result<Adopted, SignerError> {
         let link = self.link(uri.remote);
         Ok(self.wary(link.connect(uri.secret, PERMISSIONS).await?))
     }
 
-    /// Puts the signers of all such agents into the keyring. No bunker is asked yet.
+    /// Makes a key for an agent that can move.
+    ///
+    /// # Errors
+    /// Why it cannot be kept.
+    pub(crate) fn make(&self) -> Result<Adopted, String> {
+        let none = "this node's passphrase was typed: give it in a file, and it can keep keys for agents";
+        let case = self.case.as_ref().ok_or(none)?;
+        let keys = case.make().map_err(|error| chain(&error))?;
+        Ok(Adopted::Own(Arc::new(OwnKey::new(keys, true))))
+    }
+
+    /// The own key of an agent, if there is a file of it.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub(crate) fn find(&self, key: &PublicKey) -> Result<Option<Adopted>, String> {
+        let Some(case) = &self.case else { return Ok(None) };
+        let keys = case.find(key).map_err(|error| chain(&error))?;
+        Ok(keys.map(|keys| Adopted::Own(Arc::new(OwnKey::new(keys, false)))))
+    }
+
+    /// Has an agent use a key from now on.
+    pub(crate) fn adopt(&self, agent: AgentId, key: Adopted) {
+        self.tenure.moves(agent);
+        self.keyring.adopt(agent, key);
+    }
+
+    /// Puts the keys of all such agents into the keyring. No bunker is asked yet. A key whose file is not there keeps
+    /// its agent waiting, and nobody else.
     ///
     /// # Errors
     /// What the store said.
     pub(crate) fn adopt_all(&self, store: &Store) -> Result<(), BackendError> {
         for (agent, Place { public_key, bunker }) in all(store)? {
-            self.keyring.adopt(agent, self.wary(self.link(bunker).resume(public_key)));
+            let missing = |why: String| {
+                tracing::error!(%agent, why, "an agent's key is missing");
+                Adopted::Missing(Arc::new(Absent::new(public_key, why)))
+            };
+            let adopted = match bunker {
+                Some(bunker) => self.wary(self.link(bunker).resume(public_key)),
+                None => match self.find(&public_key) {
+                    Ok(Some(own)) => own,
+                    Ok(None) => {
+                        missing("the file with the agent's key is not in the home's folder keys".to_owned())
+                    }
+                    Err(why) => missing(why),
+                },
+            };
+            self.adopt(agent, adopted);
         }
         Ok(())
     }
+
+    /// How an agent's key does, for its status; nothing for one of the seed's.
+    pub(crate) fn status(&self, agent: AgentId) -> Option<Value> {
+        let lease = self.tenure.status_of(agent);
+        Some(match self.keyring.adopted(agent)? {
+            Adopted::Own(_) => json!({ "in": "file", "lease": lease }),
+            Adopted::Missing(absent) => json!({ "in": "file", "why": absent.why(), "lease": lease }),
+            Adopted::Bunker(signer) => {
+                let link = signer.bunker().link();
+                let silence = link.silence();
+                json!({
+                    "in": "bunker",
+                    "relays": link.remote().relays,
+                    "away_since": silence.as_ref().map(|Silence { since_ms, .. }| since_ms / 1000),
+                    "why": silence.map(|silence| silence.why),
+                    "lease": lease,
+                })
+            }
+        })
+    }
 }
 
-/// The agents whose key is in a bunker, of those that are there.
+/// The agents whose key is not of the seed, of those that are there.
 ///
 /// # Errors
 /// What the store said, or a damaged row.
@@ -107,24 +177,20 @@ pub(crate) fn all(store: &Store) -> Result<Vec<(AgentId, Place)>, BackendError> 
     Ok(all)
 }
 
-/// The write that keeps where a new agent's key is.
-pub(crate) fn put(agent: AgentId, signer: &Wary) -> RowWrite {
-    let bunker = signer.bunker();
-    let place = Place { public_key: bunker.public_key(), bunker: bunker.link().remote().clone() };
+/// The write that keeps where an agent's key is.
+///
+/// # Errors
+/// What the store said.
+pub(crate) fn put(store: &Store, agent: AgentId, key: &Adopted) -> Result<Write, BackendError> {
+    let bunker = match key {
+        Adopted::Bunker(signer) => Some(signer.bunker().link().remote().clone()),
+        Adopted::Own(_) | Adopted::Missing(_) => None,
+    };
+    let place = Place { public_key: key.signer().public_key(), bunker };
     let (space, key) = (SPACE.to_owned(), format!("{:010}", agent.0));
-    RowWrite { space, key, expect_version: 0, value: serde_json::to_vec(&place).ok() }
-}
-
-/// How an agent's key does, for its status.
-pub(crate) fn status(signer: &Wary) -> Value {
-    let link = signer.bunker().link();
-    let silence = link.silence();
-    json!({
-        "in": "bunker",
-        "relays": link.remote().relays,
-        "away_since": silence.as_ref().map(|Silence { since_ms, .. }| since_ms / 1000),
-        "why": silence.map(|silence| silence.why),
-    })
+    let expect_version = store.row(&space, &key)?.map_or(0, |row| row.version);
+    let value = serde_json::to_vec(&place).ok();
+    Ok(Write::Row(RowWrite { space, key, expect_version, value }))
 }
 
 /// Brings mail on its way whenever a bunker is back, until `cancel`: what could not be opened is swept for through

@@ -145,6 +145,11 @@ impl Home {
         self.dir.join("bunker.key")
     }
 
+    /// The keys of agents that can move, see [`KeyCase`](crate::signer::KeyCase).
+    pub fn keys(&self) -> PathBuf {
+        self.dir.join("keys")
+    }
+
     /// Which nodes a client of this home talks to, and how.
     pub fn client(&self) -> PathBuf {
         self.dir.join("client.json")

@@ -9,7 +9,7 @@ use oa_nips::port::Signer;
 
 use crate::agent::AgentId;
 use crate::signer::bunker::Wary;
-use crate::signer::{Conversations, LocalSigner, Seed};
+use crate::signer::{Absent, Conversations, LocalSigner, Seed};
 use crate::store::Store;
 use crate::store::backend::BackendError;
 
@@ -24,17 +24,66 @@ pub trait Keyring: Debug + Send + Sync {
     /// What an agent's randomness is made from; never leaves the node.
     fn secret(&self, id: AgentId) -> [u8; 32];
 
-    /// From now on `signer` stands for an agent, whose key is in a bunker, instead of what would be derived for it.
-    fn adopt(&self, id: AgentId, signer: Arc<Wary>);
+    /// From now on an agent has this key instead of what would be derived for it.
+    fn adopt(&self, id: AgentId, key: Adopted);
 
-    /// The signer of an agent whose key is in a bunker.
-    fn adopted(&self, id: AgentId) -> Option<Arc<Wary>>;
+    /// The key of an agent that has another than would be derived for it.
+    fn adopted(&self, id: AgentId) -> Option<Adopted>;
 
     /// The key by which a bunker knows this node: another one for each bunker.
     fn client_of(&self, bunker: &PublicKey) -> Keys;
 
     /// The agent that has this key, if this node's agents do.
     fn whose(&self, key: &PublicKey) -> Option<AgentId>;
+}
+
+/// A key that is not derived from the node's seed.
+#[derive(Debug, Clone)]
+pub enum Adopted {
+    /// It is in a bunker.
+    Bunker(Arc<Wary>),
+    /// It is the agent's own, in a file of the home: the agent can move.
+    Own(Arc<OwnKey>),
+    /// It is the agent's own, and its file cannot be read: why not.
+    Missing(Arc<Absent>),
+}
+
+impl Adopted {
+    /// Who signs.
+    pub fn signer(&self) -> Arc<dyn Signer> {
+        match self {
+            Self::Bunker(signer) => signer.clone(),
+            Self::Own(own) => own.signer.clone(),
+            Self::Missing(absent) => absent.clone(),
+        }
+    }
+}
+
+/// The key of an agent that can move.
+#[derive(Debug)]
+pub struct OwnKey {
+    /// Who signs.
+    pub signer: Arc<LocalSigner>,
+    /// Whether it was made in this very process: nobody else can have it.
+    pub is_fresh: bool,
+    secret: Random,
+}
+
+struct Random([u8; 32]);
+
+impl std::fmt::Debug for Random {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl OwnKey {
+    /// Of these keys.
+    pub fn new(keys: Keys, is_fresh: bool) -> Self {
+        let secret = Random(Seed::secret_of(&keys, RANDOM));
+        let signer = Arc::new(LocalSigner::new(keys, Conversations::new(OWN_CONVERSATIONS)));
+        Self { signer, is_fresh, secret }
+    }
 }
 
 /// Whose keys are whose: the agents of a node by address.
@@ -69,6 +118,8 @@ impl Addresses {
     }
 }
 
+/// Conversations of an agent with a key of its own that are kept at hand.
+const OWN_CONVERSATIONS: usize = 256;
 /// Agents' signers kept at hand.
 const SIGNERS_MAX: usize = 4096;
 /// What agents' randomness is derived for.
@@ -84,8 +135,8 @@ pub struct SeedKeyring {
     addresses: Arc<Addresses>,
     conversations: Conversations,
     agents: Mutex<HashMap<AgentId, Known>>,
-    /// Agents whose keys are in bunkers.
-    adopted: RwLock<HashMap<AgentId, Arc<Wary>>>,
+    /// Agents whose keys are not of the seed.
+    adopted: RwLock<HashMap<AgentId, Adopted>>,
 }
 
 impl SeedKeyring {
@@ -138,20 +189,25 @@ impl Keyring for SeedKeyring {
             return self.node.clone();
         }
         match self.adopted(id) {
-            Some(signer) => signer,
+            Some(adopted) => adopted.signer(),
             None => self.known(id).signer,
         }
     }
 
     fn secret(&self, id: AgentId) -> [u8; 32] {
-        self.known(id).secret
+        match self.adopted(id) {
+            // The same wherever it goes: what it began elsewhere it ends as it began.
+            Some(Adopted::Own(own)) => own.secret.0,
+            // A bunker gives no secret away.
+            Some(Adopted::Bunker(_) | Adopted::Missing(_)) | None => self.known(id).secret,
+        }
     }
 
-    fn adopt(&self, id: AgentId, signer: Arc<Wary>) {
-        self.adopted.write().unwrap_or_else(PoisonError::into_inner).insert(id, signer);
+    fn adopt(&self, id: AgentId, key: Adopted) {
+        self.adopted.write().unwrap_or_else(PoisonError::into_inner).insert(id, key);
     }
 
-    fn adopted(&self, id: AgentId) -> Option<Arc<Wary>> {
+    fn adopted(&self, id: AgentId) -> Option<Adopted> {
         self.adopted.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 

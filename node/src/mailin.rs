@@ -137,6 +137,7 @@ impl MailIn {
                     }
                     Some(Incoming::Up { relay }) => {
                         self.tell_lease(lease::driver::Heard::RelayUp);
+                        self.shared.tenure.relay_up();
                         self.shared.outbox.relay_up();
                         self.shared.notices.tell(|| Notice::RelayUp { relay: relay.to_string() });
                     }
@@ -153,6 +154,8 @@ impl MailIn {
     fn heard_of_lease(&self, event: Box<Event>) {
         if tenure::is_lease(&event, &self.shared.keyring.node().public_key()) {
             self.tell_lease(lease::driver::Heard::Lease(event));
+        } else {
+            self.shared.tenure.heard_of(event);
         }
     }
 
@@ -181,7 +184,7 @@ impl MailIn {
         };
         let decided = match decide::decide(&self.shared, opened, relay) {
             // Mail is taken in by whoever hears it; answering under the key is for who holds its lease.
-            Ok(Some(decided)) if decided.answers() && self.shared.tenure.epoch().is_none() => {
+            Ok(Some(decided)) if decided.answers() && self.shared.tenure.epoch_of(decided.agent).is_none() => {
                 self.left.notify_one();
                 return Ok(false);
             }

@@ -65,6 +65,9 @@ impl Publisher {
             page.last().filter(|_| page.len() == PAGE).map_or(AgentId(0), |row| AgentId(row.id.0 + 1));
         self.looked_at_ms = self.shared.time.now_ms();
         for row in page.into_iter().filter(|row| row.published < row.head.seq) {
+            if self.shared.tenure.epoch_of(row.id).is_none() {
+                continue;
+            }
             if let Err(reason) = self.publish(&row).await {
                 tracing::warn!(agent = row.name, reason, "records are published later");
             }

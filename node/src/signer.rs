@@ -4,8 +4,10 @@
 //! name files and never what is in them. Nothing here reaches for a clock or a network that it was not given;
 //! randomness is the operating system's.
 
+mod absent;
 pub mod bunker;
 mod cache;
+mod case;
 mod derive;
 mod file;
 mod key_file;
@@ -26,7 +28,9 @@ use oa_nips::nostr::{Event, Keys, PublicKey, UnsignedEvent};
 use oa_nips::port::{Signer, SignerError};
 use oa_nips::signed::DataDigest;
 
+pub use absent::Absent;
 pub use cache::Conversations;
+pub use case::KeyCase;
 pub use derive::DeriveError;
 pub use file::{LoadError, SaveError};
 pub use key_file::{KeyFile, KeyFileError};

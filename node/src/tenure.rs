@@ -1,4 +1,7 @@
-//! The node's lease of its own key, which covers every agent of its seed: who may tick, answer and publish now.
+//! The node's lease of its own key, which covers every agent of its seed: who may tick, answer and publish now. Agents
+//! that can move have one more each (`own`).
+
+pub(crate) mod own;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +51,19 @@ impl Leasing {
 pub(crate) struct Tenure {
     standing: watch::Receiver<Standing>,
     time: Arc<dyn Time>,
+    /// Whether leases are kept at all.
+    is_kept: bool,
+    own: Arc<own::Own>,
 }
 
 impl Tenure {
+    /// Of a node that keeps no lease, for tests.
+    #[cfg(test)]
+    pub(crate) fn alone(time: Arc<dyn Time>) -> Self {
+        let (_, standing) = watch::channel(Standing::Held { epoch: 0, until_ms: u64::MAX });
+        Self { standing, time, is_kept: false, own: Arc::default() }
+    }
+
     /// The epoch under which something may be done now; nothing when it must wait.
     pub(crate) fn epoch(&self) -> Option<u64> {
         self.standing.borrow().epoch(self.time.now_ms())
@@ -120,7 +133,8 @@ pub(crate) fn start(
     let Some(Leasing { start, place, relays, times }) = leasing else {
         let (forever, standing) = watch::channel(Standing::Held { epoch: 0, until_ms: u64::MAX });
         let keeper = Keeper { handle: None, heard: None, _forever: Some(forever) };
-        return Ok((Tenure { standing, time: time.clone() }, keeper));
+        let (time, own) = (time.clone(), Arc::default());
+        return Ok((Tenure { standing, time, is_kept: false, own }, keeper));
     };
     let (news, heard) = mpsc::channel(HEARD);
     let signer = keyring.node();
@@ -139,7 +153,8 @@ pub(crate) fn start(
         heard,
     };
     let handle = driver::start(times, start, parts)?;
-    let tenure = Tenure { standing: handle.standing(), time: time.clone() };
+    let (time, own) = (time.clone(), Arc::default());
+    let tenure = Tenure { standing: handle.standing(), time, is_kept: true, own };
     Ok((tenure, Keeper { handle: Some(handle), heard: Some(news), _forever: None }))
 }
 

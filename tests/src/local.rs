@@ -15,14 +15,13 @@ use oa_node::agent::AgentId;
 use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
 use oa_node::engine::Programs;
 use oa_node::engine::running::Running;
-use oa_node::keyring::{Addresses, Keyring, SeedKeyring};
+use oa_node::keyring::{Addresses, Adopted, Keyring, SeedKeyring};
 use oa_node::lease::{self, Start};
 use oa_node::money;
 use oa_node::namespace::Namespace;
 use oa_node::node::{Config, Node, Parts};
 use oa_node::program::{Agent, Fault, Run, Tick};
 use oa_node::signer::Seed;
-use oa_node::signer::bunker::Wary;
 use oa_node::store::Store;
 use oa_node::store::memory::MemoryBackend;
 use oa_node::store::row::AgentRow;
@@ -49,9 +48,9 @@ pub struct Plot {
     /// Private hosts that agents may make requests to.
     pub http_private: Vec<String>,
     /// The times of its lease, if it keeps one.
+    pub lease: Option<lease::Config>,
     /// Its wallet, if it has one.
     pub wallet: Option<money::Config>,
-    pub lease: Option<lease::Config>,
 }
 
 impl Default for Plot {
@@ -63,8 +62,8 @@ impl Default for Plot {
             dormant_after: Duration::from_secs(300),
             operators: Vec::new(),
             http_private: Vec::new(),
-            wallet: None,
             lease: None,
+            wallet: None,
         }
     }
 }
@@ -158,11 +157,11 @@ impl Keyring for Ring {
         self.inner.secret(id)
     }
 
-    fn adopt(&self, id: AgentId, signer: Arc<Wary>) {
-        self.inner.adopt(id, signer);
+    fn adopt(&self, id: AgentId, key: Adopted) {
+        self.inner.adopt(id, key);
     }
 
-    fn adopted(&self, id: AgentId) -> Option<Arc<Wary>> {
+    fn adopted(&self, id: AgentId) -> Option<Adopted> {
         self.inner.adopted(id)
     }
 
@@ -299,8 +298,8 @@ impl World {
             programs,
             dormant_after: plot.dormant_after,
             operators: plot.operators.clone(),
-            wallet: plot.wallet.clone(),
             http_private: plot.http_private.clone(),
+            wallet: plot.wallet.clone(),
             ..Config::new(vec![RelaySpec { url: url.clone(), wide: false }])
         };
         let parts = Parts {

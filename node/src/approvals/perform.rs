@@ -55,6 +55,9 @@ async fn round(shared: &Shared) -> Result<(), BackendError> {
                 finish(shared, (version, over), Err(denial("nobody consented in time")), Effect::default())
                     .await?;
             }
+            // Another node may have the agent's key, and make it.
+            Stage::Granted { .. } | Stage::Doing { .. }
+                if shared.tenure.epoch_of(approval.agent).is_none() => {}
             Stage::Granted { .. } | Stage::Doing { .. } => perform(shared, (version, approval)).await?,
             Stage::Denied { by } if !is_told(&approval) => {
                 tracing::debug!(%by, id = approval.id, "consent denied");

@@ -48,7 +48,8 @@ impl fmt::Display for Mode {
 pub enum AdmitError {
     #[error(
         "{name} is agent {number} of the node {node}, and its key comes from that node's seed words: restore it on a \
-         node that was made with them (oa-node init --restore), or take it in with --mode clone, under a new key"
+         node that was made with them (oa-node init --restore), or take it in with --mode clone, under a new key; if it \
+         has a key of its own, bring that here first (oa-node key import)"
     )]
     OtherSeed { name: String, number: AgentId, node: String },
     #[error(

@@ -126,6 +126,10 @@ impl Restoring {
             store.write(done(row.version)).await?;
             return Ok(());
         };
+        // Another node may have its key, and answer meanwhile.
+        if self.shared.tenure.epoch_of(agent.id).is_none() {
+            return Ok(());
+        }
         let signer = self.shared.keyring.agent(agent.id);
         let since_s = goes_on.since_ms / 1000;
         let found = answered::look(&*self.subscribe, &self.relays, &*signer, since_s).await?;

@@ -156,6 +156,9 @@ impl Door {
                 return Response::error(id, "the node cannot keep this now");
             }
         };
+        if self.desk.tenure.epoch_of(agent).is_none() {
+            return Response::error(id, "the agent's key is used by another node now");
+        }
         let what = task.what();
         let signer = self.desk.keyring.agent(agent);
         match timeout(ANSWER_WITHIN, task.perform(&*signer)).await {

@@ -33,6 +33,8 @@ const INBOX_READ: usize = mailbox::INBOX_MAX as usize * 2;
 const LOOK: usize = 16;
 /// The pause after an error that is not the program's, in milliseconds.
 pub(super) const AFTER_ERROR_MS: u64 = 5000;
+/// The pause before an agent without the lease of its own key is looked at again, in milliseconds.
+const NOT_HELD_MS: u64 = 500;
 
 /// Works through an agent's inbox, for one turn.
 pub(crate) async fn work(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Left {
@@ -45,6 +47,10 @@ pub(crate) async fn work(shared: &Shared, blocked: &Blocked, agent: AgentId) -> 
 
 async fn turn(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Left, BackendError> {
     let mut plan = Plan::default();
+    if shared.tenure.epoch_of(agent).is_none() {
+        // Of its own key, which another node may have: it is looked again.
+        return Ok(Left::Until(shared.time.now_ms().saturating_add(NOT_HELD_MS)));
+    }
     for n in 0..TURN {
         let mut next = if n % LOOK == 0 { None } else { plan.take() };
         if next.is_none() {
@@ -82,7 +88,7 @@ async fn step(
     waiting: Waiting,
 ) -> Result<bool, BackendError> {
     let _turn = shared.turns.of(agent).await;
-    if shared.tenure.epoch().is_none() {
+    if shared.tenure.epoch_of(agent).is_none() {
         return Ok(false);
     }
     let Some(row) = shared.store.agent(agent)? else { return Ok(false) };
@@ -127,7 +133,7 @@ async fn land(
     started: std::time::Instant,
 ) -> Result<bool, BackendError> {
     let Made { commit, writes } = made;
-    if shared.tenure.epoch().is_none() {
+    if shared.tenure.epoch_of(begun.row.id).is_none() {
         tracing::warn!(
             agent = begun.row.name,
             "the lease ran out under a tick: it runs again under the next"

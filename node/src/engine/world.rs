@@ -116,7 +116,7 @@ impl Durable for JournalFile {
         let write =
             Write::Journal(Box::new(Journaled { agent, seq, envelope, lease_epoch, first, lines, at_ms }));
         Box::pin(async move {
-            if self.tenure.epoch().is_none() {
+            if self.tenure.epoch_of(agent).is_none() {
                 return Err(Error::new(Code::Stale, "/", "the lease has run out"));
             }
             match self.store.write(write).await {

@@ -29,6 +29,9 @@ const NAMES: usize = 100_000;
 /// Times that a part of a stream is read which is let go meanwhile, before the reader is told that it is gone.
 const TRIES: usize = 8;
 
+/// What may be done to an agent whose own key another node uses now: it is steered, and taken along.
+const WITHOUT_LEASE: [&str; 3] = ["/ctl", "/export", "/bunker"];
+
 /// Keeps the reply of a mutating operation in the same transaction.
 pub(super) type Keep<'a> = &'a (dyn Fn(&Reply) -> Write + Send + Sync);
 
@@ -62,6 +65,8 @@ struct Agent {
     manifest: Arc<Manifest>,
     mounts: Arc<Mounts>,
     files: world::Files,
+    /// Why nothing may be done in its name now.
+    waits: Option<String>,
 }
 
 impl Place {
@@ -91,7 +96,15 @@ impl Place {
         let path = format!("/{rest}").parse().unwrap_or_else(|_| Path::root());
         let mounts = shared.mounts.of(&manifest);
         let files = world::Files { store: shared.store.clone(), agent: row.id };
-        Ok(Self { whole, path, role, caller, agent: Some(Agent { row, manifest, mounts, files }), now_ms })
+        let waits = shared.tenure.why_of(row.id);
+        Ok(Self {
+            whole,
+            path,
+            role,
+            caller,
+            agent: Some(Agent { row, manifest, mounts, files, waits }),
+            now_ms,
+        })
     }
 
     fn rights(&self, path: &Path) -> Rights {
@@ -104,7 +117,12 @@ impl Place {
     fn check(&self, right: Right) -> Result<(), Error> {
         let rights = self.rights(&self.path);
         if rights.has(right) {
-            return Ok(());
+            let waits = self.agent.as_ref().and_then(|agent| agent.waits.as_ref());
+            let is_steered = || WITHOUT_LEASE.iter().any(|root| self.path.strip(root).is_some());
+            return match waits.filter(|_| right == Right::Write && !is_steered()) {
+                Some(why) => Err(Error::new(Code::Unavailable, &self.whole, why.clone())),
+                None => Ok(()),
+            };
         }
         Err(if rights.any() || self.role == Role::Operator {
             Error::denied(&self.whole)

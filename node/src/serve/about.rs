@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::{OneFile, Parts, at};
 use crate::agent::manifest::Manifest;
-use crate::elsewhere;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
 use crate::namespace::service::{Context, FileType};
@@ -20,14 +19,14 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
     });
     mounts.mount_file(at("/trigger"), FileType::Value, Arc::new(trigger.fixed()), "envelope");
     let (relays, subscriptions) = (parts.relays.clone(), parts.subscriptions.clone());
-    let keyring = parts.keyring.clone();
+    let reach = parts.reach.clone();
     let status = OneFile::value(move |cx| {
         let subject = cx.subject()?;
         let mut status = status(subject.row, subject.manifest, &relays, cx.now_ms);
         if let Some(status) = status.as_object_mut() {
             status.insert("subscriptions".to_owned(), subscriptions.status(subject.row.id));
-            if let Some(signer) = keyring.adopted(subject.row.id) {
-                status.insert("key".to_owned(), elsewhere::status(&signer));
+            if let Some(key) = reach.status(subject.row.id) {
+                status.insert("key".to_owned(), key);
             }
         }
         Ok(status.to_string().into_bytes())

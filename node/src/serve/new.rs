@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use oa_nips::files::Code;
 use oa_nips::nostr::{PublicKey, ToBech32};
-use oa_nips::port::{Signer as _, SignerError};
+use oa_nips::port::SignerError;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroize as _;
@@ -18,6 +18,7 @@ use super::{OneFile, Parts, at};
 use crate::agent::manifest::{Manifest, Npub};
 use crate::bunker::uri::BunkerUri;
 use crate::elsewhere::{self, AGENTS_MAX, Reach};
+use crate::keyring::Adopted;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
 use crate::namespace::service::{Context, Effect, FileType};
@@ -34,7 +35,17 @@ const NEW: &str = "/agents/new";
 #[serde(deny_unknown_fields)]
 struct Order {
     /// The address of the bunker that has the agent's key, `bunker://…`; its secret is used and not kept.
+    #[serde(default)]
     bunker: String,
+    /// Whether the node makes a key for it that is not of the seed, so that the agent can move.
+    #[serde(default)]
+    key: Option<Kind>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Own,
 }
 
 impl Drop for Order {
@@ -79,8 +90,9 @@ impl Maker {
         let (order, text) = if text.starts_with('{') {
             let (order, text) = text.split_once('\n').unwrap_or((text, ""));
             // Its own words could quote the secret.
-            let order: Order = serde_json::from_str(order)
-                .map_err(|_| invalid(r#"takes a line {"bunker": "bunker://…"}, and a manifest after it"#))?;
+            let order: Order = serde_json::from_str(order).map_err(|_| {
+                invalid(r#"takes a line {"bunker": "bunker://…"} or {"key": "own"}, and a manifest after it"#)
+            })?;
             (Some(order), text)
         } else {
             (None, text)
@@ -94,7 +106,7 @@ impl Maker {
         self.creator.check(&manifest).map_err(invalid)?;
         let name = manifest.name.clone();
         let (pubkey, writes) = match order {
-            Some(order) => self.with_bunker(cx, manifest, &order).await?,
+            Some(order) => self.with_key(cx, manifest, &order).await?,
             None => {
                 let (_, pubkey, write) = self.creator.create(manifest, cx.now_ms);
                 (pubkey, vec![write])
@@ -104,32 +116,28 @@ impl Maker {
         Ok(Effect { writes, reply: reply.to_string().into_bytes(), ..Effect::default() })
     }
 
-    async fn with_bunker(
+    async fn with_key(
         &self,
         cx: &Context<'_>,
         manifest: Manifest,
         order: &Order,
     ) -> Result<(PublicKey, Vec<Write>), Error> {
         let refused = |code, reason: String| Err(Error::new(code, NEW, reason));
-        let uri: BunkerUri = order.bunker.parse().map_err(|error| invalid(format!("bunker: {error}")))?;
-        // Before its secret is used up in vain.
+        // Before a secret is used up, or a key made, in vain.
         if self.store.agent_named(&manifest.name).map_err(io)?.is_some() {
             return refused(Code::Exists, format!("there is an agent named {} already", manifest.name));
         }
         if elsewhere::all(&self.store).map_err(io)?.len() >= AGENTS_MAX {
-            return refused(
-                Code::RateLimited,
-                format!("{AGENTS_MAX} agents have their keys in bunkers already"),
-            );
+            return refused(Code::RateLimited, format!("{AGENTS_MAX} agents have such keys already"));
         }
-        let signer = self.reach.connect(uri).await.map_err(|error| {
-            let code = match error {
-                SignerError::Refused(_) => Code::PermissionDenied,
-                SignerError::Unavailable(_) => Code::Unavailable,
-            };
-            Error::new(code, NEW, error.to_string())
-        })?;
-        let key = signer.public_key();
+        let adopted = match order.key {
+            Some(Kind::Own) if order.bunker.is_empty() => {
+                self.reach.make().map_err(|reason| Error::new(Code::Unavailable, NEW, reason))?
+            }
+            Some(Kind::Own) => return Err(invalid("a key is either the agent's own or a bunker's")),
+            None => self.in_bunker(&order.bunker).await?,
+        };
+        let key = adopted.signer().public_key();
         if self.reach.keyring.whose(&key).is_some() {
             return refused(Code::Exists, "an agent of this node has that key already".to_owned());
         }
@@ -140,8 +148,19 @@ impl Maker {
             );
         }
         let id = self.creator.number();
-        self.reach.keyring.adopt(id, signer.clone());
-        let create = self.creator.create_as(id, key, manifest, cx.now_ms);
-        Ok((key, vec![create, Write::Row(elsewhere::put(id, &signer))]))
+        let kept = elsewhere::put(&self.store, id, &adopted).map_err(io)?;
+        self.reach.adopt(id, adopted);
+        Ok((key, vec![self.creator.create_as(id, key, manifest, cx.now_ms), kept]))
+    }
+
+    async fn in_bunker(&self, address: &str) -> Result<Adopted, Error> {
+        let uri: BunkerUri = address.parse().map_err(|error| invalid(format!("bunker: {error}")))?;
+        self.reach.connect(uri).await.map_err(|error| {
+            let code = match error {
+                SignerError::Refused(_) => Code::PermissionDenied,
+                SignerError::Unavailable(_) => Code::Unavailable,
+            };
+            Error::new(code, NEW, error.to_string())
+        })
     }
 }
