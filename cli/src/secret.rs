@@ -1,6 +1,6 @@
 //! Files that hold a connection, which is money: for their owner only, and refused otherwise.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -21,14 +21,32 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     };
     let file = File::open(path).map_err(failed)?;
     // Of the open file: what is checked is what is read.
-    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let message = format!("{} can be read by others (mode {mode:03o})", path.display());
-        return Err(Error::new(Kind::Failed, message).hint(format!("chmod 600 {}", path.display())));
-    }
+    guarded(path, &file.metadata().map_err(failed)?)?;
     let mut text = String::new();
     file.take(BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
     Ok(text)
+}
+
+fn guarded(path: &Path, found: &Metadata) -> Result<()> {
+    let mode = found.mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let message = format!("{} can be read by others (mode {mode:03o})", path.display());
+    Err(Error::new(Kind::Failed, message).hint(format!("chmod 600 {}", path.display())))
+}
+
+#[cfg_attr(not(feature = "wallet"), expect(dead_code, reason = "only a wallet has such a file"))]
+/// Refuses a file that others can read; there need be none.
+///
+/// # Errors
+/// With the command that mends it.
+pub(crate) fn guard(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) => guarded(path, &found),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::new(Kind::Failed, format!("{}: {error}", path.display()))),
+    }
 }
 
 #[cfg_attr(not(feature = "wallet"), expect(dead_code, reason = "only a wallet's home makes such files"))]

@@ -78,6 +78,8 @@ pub(crate) async fn run(context: &Context, fake: bool, until_eof: bool) -> Resul
     let relays = config.relays()?;
     let key = context.passphrase.key(&place.key())?.keys().clone();
     let signer: Arc<dyn Signer> = Arc::new(LocalSigner::new(key.clone(), Conversations::default()));
+    // It has preimages, and what was asked for.
+    secret::guard(&place.db())?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&place.db()).map_err(failed)?);
     let backend = backend(&config, &place, &*store, &key).await?;
     let prepared = async {
