@@ -6,6 +6,7 @@
 
 mod audit;
 mod customer;
+mod hub;
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 pub use audit::{Audit, audit};
 pub use customer::Customer;
+pub use hub::Hub;
 
 use crate::world::{Done, Home, Launch, Process, Program, World, eventually, field, free_port};
 
@@ -92,7 +94,7 @@ impl Lightning {
         self.chain.mine(1);
         self.sync().await?;
         let waiting = self.chain.waiting();
-        self.alice.open(&self.bob, CAPACITY, Sat(CAPACITY.0 / 2)).await?;
+        self.alice.open(&self.bob.peer, CAPACITY, Sat(CAPACITY.0 / 2)).await?;
         self.waits(waiting).await?;
         self.mine(CONFIRMATIONS).await?;
         self.usable().await?;
@@ -216,13 +218,13 @@ impl Operator {
         Ok(field(&answer, "address").context("an address")?.to_owned())
     }
 
-    /// Begins to open a channel, `push` of which is the peer's.
+    /// Begins to open a channel to `ID@HOST:PORT`, `push` of which is the peer's.
     ///
     /// # Errors
     /// When the wallet refuses.
-    pub async fn open(&self, peer: &Self, capacity: Sat, push: Sat) -> Result<()> {
+    pub async fn open(&self, peer: &str, capacity: Sat, push: Sat) -> Result<()> {
         let (capacity, push) = (capacity.0.to_string(), push.0.to_string());
-        self.ask(&["open", &peer.peer, &capacity, "--push", &push]).await.map(drop)
+        self.ask(&["open", peer, &capacity, "--push", &push]).await.map(drop)
     }
 
     /// A figure of `oa wallet channels`, such as `spendable_msat`.
@@ -239,11 +241,19 @@ impl Operator {
     /// # Errors
     /// When there is none in time.
     pub async fn usable(&self) -> Result<()> {
+        self.usable_channels(1).await
+    }
+
+    /// Waits until it has so many of them.
+    ///
+    /// # Errors
+    /// When there are less in time.
+    pub async fn usable_channels(&self, count: usize) -> Result<()> {
         eventually(TOGETHER, || async {
             let answer = self.ask(&["channels"]).await?;
             let channels = answer.get("channels").and_then(Value::as_array).context("channels")?;
             let is_usable = |channel: &Value| channel.get("usable") == Some(&Value::Bool(true));
-            ensure!(channels.iter().any(is_usable), "{answer}");
+            ensure!(channels.iter().filter(|channel| is_usable(channel)).count() >= count, "{answer}");
             Ok(())
         })
         .await

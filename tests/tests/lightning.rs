@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 use oa_nips::hex::Hex;
 use oa_nips::nostr::Keys;
-use oa_tests::lightning::{CONFIRMATIONS, Customer, Lightning, Operator, TOGETHER};
-use oa_tests::world::field;
-use oa_wallet::backend::Preimage;
+use oa_tests::lightning::{CAPACITY, CONFIRMATIONS, Customer, Hub, Lightning, Operator, TOGETHER};
+use oa_tests::world::{eventually, field};
+use oa_wallet::backend::{Preimage, Sat};
 use oa_wallet::msat::Msat;
 use oa_wallet::nwc::client::Outcome;
 use oa_wallet::nwc::message::{HoldOrder, State};
@@ -210,4 +210,54 @@ async fn close(world: &Lightning) -> Result<()> {
         ensure!(operator.figure("spendable_msat").await? == 0, "the channel is gone");
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_through_somebody_costs_a_fee_that_the_payers_books_have() -> Result<()> {
+    let mut world = Lightning::start().await?;
+    let (relay, url) = (world.relay.relay()?, world.server.url());
+    let mut carol = Operator::start(&world.world, "carol", &url, &relay).await?;
+    let hub = Hub::start(&world.world.path().join("hub"), &url)?;
+    world.chain.fund(&world.alice.address().await?, Sat(2 * CAPACITY.0))?;
+    world.chain.fund(&carol.address().await?, Sat(100_000))?;
+    world.chain.fund(&hub.address()?, Sat(2 * CAPACITY.0))?;
+    world.mine(1).await?;
+    carol.ask(&["sync"]).await?;
+    hub.sync()?;
+    world.alice.open(&hub.peer, CAPACITY, Sat(0)).await?;
+    hub.open(&carol.peer, CAPACITY)?;
+    world.waits(1).await?;
+    world.mine(CONFIRMATIONS).await?;
+    carol.ask(&["sync"]).await?;
+    hub.sync()?;
+    world.alice.usable_channels(2).await?;
+    carol.usable_channels(1).await?;
+    tokio::try_join!(world.alice.settled(), carol.settled())?;
+
+    let (mut payer, payee) = (Side::new(&world.alice).await?, Side::new(&carol).await?);
+    // Less than a channel's reserve, of which its node says that there is nothing to send.
+    let amount = Msat::new(10_001_003);
+    // Until the hub has said what its channel costs, an invoice names no way.
+    let (paid, invoice) = eventually(TOGETHER, || async {
+        let invoice = payee.customer.invoice(amount).await?;
+        match payer.customer.pay(invoice.clone()).await? {
+            Outcome::Settled { fee: Some(fee), .. } => Ok((fee, invoice)),
+            other => anyhow::bail!("{other:?}"),
+        }
+    })
+    .await?;
+    println!("fee {paid}");
+    ensure!(paid > Msat::ZERO, "the way is not free");
+    payer.has_msat -= amount.get() + paid.get();
+    payer.has_it().await?;
+    let again = payer.customer.pay(invoice).await?;
+    settled(&again, paid)?;
+    payee.customer.balance_becomes(TOGETHER, payee.has_msat + amount.get()).await?;
+    let (has, accounts) = (world.alice.has_msat().await?, world.alice.accounts_msat().await?);
+    ensure!((has, accounts) == (payer.has_msat, payer.has_msat), "LDK {has}, ledger {accounts}");
+    let books = world.alice.stop(&url).await?;
+    ensure!((books.sent, books.corrections) == ((1, amount.get(), paid.get()), 0), "{books:?}");
+    let books = carol.stop(&url).await?;
+    ensure!((books.received, books.corrections) == ((1, amount.get()), 0), "{books:?}");
+    hub.stop()
 }

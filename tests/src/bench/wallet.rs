@@ -102,11 +102,11 @@ fn paid(outcome: &Outcome) -> Result<()> {
 }
 
 /// Connections to a home's wallet, of one account.
-async fn connections(world: &World, home: &Home, account: &str, count: usize) -> Result<Vec<Customer>> {
+async fn connections(home: &Home, account: &str, count: usize) -> Result<Vec<Customer>> {
     let mut all = Vec::new();
     for n in 0..count {
         let name = format!("{account}-{n}");
-        let file = world.path().join(format!("{name}.nwc"));
+        let file = home.dir().join(format!("{name}.nwc"));
         let out = file.to_str().context("a path")?;
         home.oa(&["wallet", "connect", &name, "--account", account, "--out", out]).await?.ok()?;
         all.push(Customer::connect(&file).await?);
@@ -122,8 +122,8 @@ async fn play(report: &mut Report, size: Size) -> Result<()> {
         home.launch(Program::Oa, ["relay", "--memory", "--listen", &home.listen()]).start().await?;
     home.oa_wallet(&["init", "--fake", "--relay", &home.relay_url()]).await?.ok()?;
     let mut wallet = home.launch(Program::OaWallet, ["run"]).start().await?;
-    let payers = connections(&world, &home, "operator", CONNECTIONS).await?;
-    let payees = connections(&world, &home, "shop", CONNECTIONS).await?;
+    let payers = connections(&home, "operator", CONNECTIONS).await?;
+    let payees = connections(&home, "shop", CONNECTIONS).await?;
     payments(report, "ledger only", size.of(1_000, 64), &payers, &payees).await?;
     ensure!(wallet.terminate(DEADLINE).await? == 0, "the wallet ended badly");
     relay.terminate(DEADLINE).await?;
@@ -135,8 +135,8 @@ async fn lightning(report: &mut Report, size: Size) -> Result<()> {
     let world = Lightning::start().await?;
     let row = Row::new("two wallets, from nothing to a channel", world.took.as_secs_f64() * 1000.0, "ms");
     report.row(row.note("chain, relay, `oa-wallet init` and `run`, coins, six blocks"))?;
-    let payers = connections(&world.world, &world.alice.home, "operator", CONNECTIONS).await?;
-    let payees = connections(&world.world, &world.bob.home, "operator", CONNECTIONS).await?;
+    let payers = connections(&world.alice.home, "operator", CONNECTIONS).await?;
+    let payees = connections(&world.bob.home, "operator", CONNECTIONS).await?;
     payments(report, "over Lightning", size.of(320, 32), &payers, &payees).await?;
     #[expect(clippy::cast_precision_loss, reason = "a memory is less than 2^52 bytes")]
     let mib = world.alice.wallet.rss_bytes()?.max(world.bob.wallet.rss_bytes()?) as f64 / 1048576.0;

@@ -101,7 +101,7 @@ pub(super) fn balance(node: &Node) -> Balance {
 }
 
 pub(super) fn list(node: &Node) -> Vec<Channel> {
-    node.list_channels().iter().map(convert::channel).collect()
+    convert::channels(&node.list_channels(), || node.list_balances().lightning_balances)
 }
 
 pub(super) fn peers(node: &Node) -> Vec<Peer> {

@@ -15,6 +15,9 @@ use crate::backend::{
 };
 use crate::msat::Msat;
 
+/// Two outputs of every commitment, which whoever opened the channel pays for.
+const ANCHORS_SAT: u64 = 660;
+
 pub(super) fn network(network: Network) -> bitcoin::Network {
     match network {
         Network::Mainnet => bitcoin::Network::Bitcoin,
@@ -132,16 +135,62 @@ fn skimmed(kind: &PaymentKind) -> u64 {
     }
 }
 
-pub(super) fn channel(details: &ChannelDetails) -> Channel {
-    // What can be sent besides one's reserve; with the reserve it is what one owns. (Less than a reserve shows as
-    // nothing to send, so a new channel's other side seems to own exactly that much.)
+/// `balances` is asked for only where a channel does not say by itself what is ours.
+pub(super) fn channels(
+    channels: &[ChannelDetails],
+    balances: impl FnOnce() -> Vec<LightningBalance>,
+) -> Vec<Channel> {
+    let is_low = |details: &ChannelDetails| details.outbound_capacity_msat == 0;
+    let balances = if channels.iter().any(is_low) { balances() } else { Vec::new() };
+    channels.iter().map(|details| channel(details, waiting(&balances, details))).collect()
+}
+
+/// What has arrived in a channel and is not ours yet.
+fn waiting(balances: &[LightningBalance], details: &ChannelDetails) -> Msat {
+    let amounts = balances.iter().map(|balance| match balance {
+        LightningBalance::MaybePreimageClaimableHTLC { channel_id, amount_satoshis, .. }
+            if *channel_id == details.channel_id =>
+        {
+            amount_satoshis.saturating_mul(1_000)
+        }
+        LightningBalance::ClaimableOnChannelClose { channel_id, inbound_htlc_rounded_msat, .. }
+            if *channel_id == details.channel_id =>
+        {
+            *inbound_htlc_rounded_msat
+        }
+        _ => 0,
+    });
+    Msat::new(amounts.fold(0, u64::saturating_add))
+}
+
+/// What is ours in a channel, with the reserve and without what is on its way.
+///
+/// LDK says what could be sent besides the reserve, and nothing where we have less than that, as on the far side of a
+/// new channel. Then it is what the other side does not have: that has its reserve, what it could send, and if it
+/// opened the channel the anchors, which are nobody's in any case.
+fn ours(details: &ChannelDetails, waiting: Msat) -> Msat {
     let reserve = Msat::new(details.unspendable_punishment_reserve.unwrap_or(0).saturating_mul(1_000));
+    let free = Msat::new(details.outbound_capacity_msat);
+    if !free.is_zero() {
+        return free.saturating_add(reserve);
+    }
+    let theirs = details.inbound_capacity_msat;
+    if theirs == 0 {
+        return Msat::ZERO;
+    }
+    let theirs_kept = details.counterparty_unspendable_punishment_reserve.saturating_add(ANCHORS_SAT);
+    let theirs = Msat::new(theirs.saturating_add(theirs_kept.saturating_mul(1_000)));
+    let all = Msat::new(details.channel_value_sats.saturating_mul(1_000));
+    all.saturating_sub(theirs).saturating_sub(waiting)
+}
+
+fn channel(details: &ChannelDetails, waiting: Msat) -> Channel {
     let free = Msat::new(details.outbound_capacity_msat);
     Channel {
         id: ChannelId(details.user_channel_id.0),
         peer: details.counterparty_node_id.into(),
         capacity: Sat(details.channel_value_sats),
-        ours: if free.is_zero() { Msat::ZERO } else { free.saturating_add(reserve) },
+        ours: ours(details, waiting),
         spendable: free,
         spendable_at_once: Msat::new(details.next_outbound_htlc_limit_msat),
         receivable: Msat::new(details.inbound_capacity_msat),
@@ -159,7 +208,7 @@ pub(super) fn balance(
     details: &BalanceDetails,
     is_counted: impl Fn(&Txid) -> bool,
 ) -> Balance {
-    let open: Vec<_> = channels.iter().map(channel).collect();
+    let open = self::channels(channels, || details.lightning_balances.clone());
     let sum = |amounts: &mut dyn Iterator<Item = Msat>| amounts.fold(Msat::ZERO, Msat::saturating_add);
     let ready = || open.iter().filter(|channel| channel.ready);
     let is_open = |id| channels.iter().any(|channel| channel.channel_id == id);
