@@ -214,3 +214,170 @@ impl Door {
         Ok(Err("busy: ask again".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oa_nips::hex::Hex;
+    use oa_nips::nostr::Keys;
+    use oa_nips::nostr::util::BoxedFuture;
+    use oa_nips::port::{Ack, Signer as _};
+
+    use super::*;
+    use crate::agent::manifest::Manifest;
+    use crate::bunker::event::carrying;
+    use crate::bunker::message::Answer;
+    use crate::bunker::uri::Secret;
+    use crate::bunker::{Grant, State};
+    use crate::keyring::{Addresses, SeedKeyring};
+    use crate::signer::{Conversations, LocalSigner, Seed};
+    use crate::store::memory::MemoryBackend;
+    use crate::store::write::NewAgent;
+    use crate::time::System;
+
+    /// A relay that hands on what is published, with whom the store says was let in in that moment.
+    #[derive(Debug)]
+    struct Wire(mpsc::UnboundedSender<(Event, usize)>, Store);
+
+    impl Publish for Wire {
+        fn publish<'a>(&'a self, _: &'a RelayUrl, event: &'a Event, _: Duration) -> BoxedFuture<'a, Ack> {
+            let clients = book::all(&self.1).unwrap().iter().map(|(_, state)| state.clients.len()).sum();
+            self.0.send((event.clone(), clients)).unwrap();
+            Box::pin(async { Ack::Accepted })
+        }
+    }
+
+    struct Stage {
+        store: Store,
+        node: PublicKey,
+        agents: Vec<PublicKey>,
+        requests: mpsc::Sender<Event>,
+        answers: mpsc::UnboundedReceiver<(Event, usize)>,
+    }
+
+    /// A desk that serves two agents.
+    async fn stage() -> Stage {
+        let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
+        let keyring = Arc::new(SeedKeyring::new(Seed::generate(), Arc::new(Addresses::default())));
+        let mut agents = Vec::new();
+        for n in 0..2 {
+            let pubkey = keyring.agent(AgentId(n)).public_key();
+            let manifest = Manifest::new(format!("agent-{n}"), "echo");
+            let new = NewAgent {
+                id: AgentId(n),
+                pubkey,
+                manifest,
+                session: Hex::ZERO,
+                at_ms: 0,
+                profile: Vec::new(),
+            };
+            store.write(Write::CreateAgent(Box::new(new))).await.unwrap();
+            agents.push(pubkey);
+        }
+        let (sent, answers) = mpsc::unbounded_channel();
+        let (requests, asked) = mpsc::channel(WAITING);
+        let node = keyring.node().public_key();
+        let desk = Desk {
+            publish: Arc::new(Wire(sent, store.clone())),
+            store: store.clone(),
+            keyring,
+            relays: vec![RelayUrl::parse("ws://127.0.0.1:1").unwrap()],
+            tenure: Tenure::alone(Arc::new(System)),
+            time: Arc::new(System),
+        };
+        start(desk, asked, CancellationToken::new());
+        Stage { store, node, agents, requests, answers }
+    }
+
+    impl Stage {
+        async fn invite(&self, agent: u32, word: &str) {
+            let (version, mut state) = book::read(&self.store, AgentId(agent)).unwrap();
+            let (secret, now_s) = (Secret::new(word).unwrap(), System.now_ms() / 1000);
+            state.invite(&secret, word, Grant::default(), now_s + 600, now_s).unwrap();
+            self.store.write(Write::Row(book::put(AgentId(agent), version, &state))).await.unwrap();
+        }
+
+        async fn send(&self, client: &LocalSigner, call: &Call) -> Event {
+            let json = call.to_json("1", &self.node);
+            let content = client.nip44_encrypt(&self.node, &json).await.unwrap();
+            let at = Timestamp::from_secs(System.now_ms() / 1000);
+            let event = client.sign(carrying(client.public_key(), self.node, content, at)).await.unwrap();
+            self.requests.send(event.clone()).await.unwrap();
+            event
+        }
+
+        async fn ask(&mut self, client: &LocalSigner, call: &Call) -> (Answer, usize) {
+            self.send(client, call).await;
+            let (event, clients) = self.answers.recv().await.unwrap();
+            event.verify().unwrap();
+            assert_eq!(event.pubkey, self.node, "the agent's key is not used for this");
+            let json = client.nip44_decrypt(&self.node, &event.content).await.unwrap();
+            (Response::parse(&json).unwrap().answer, clients)
+        }
+    }
+
+    fn client() -> LocalSigner {
+        LocalSigner::new(Keys::generate(), Conversations::default())
+    }
+
+    fn connect(word: &str) -> Call {
+        Call::Connect { secret: Secret::new(word), permissions: String::new() }
+    }
+
+    fn is_refused(answer: &Answer, why: &str) {
+        assert!(matches!(answer, Answer::Error(reason) if reason.contains(why)), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn the_secret_says_which_agent_and_it_is_kept_before_it_is_answered() {
+        let mut stage = stage().await;
+        stage.invite(1, "word").await;
+        stage.invite(0, "other").await;
+        let client = client();
+        is_refused(&stage.ask(&client, &Call::GetPublicKey).await.0, "not connected");
+        let (answer, kept) = stage.ask(&client, &connect("word")).await;
+        assert_eq!((answer, kept), (Answer::Result("ack".to_owned()), 1));
+        let (answer, _) = stage.ask(&client, &Call::GetPublicKey).await;
+        assert_eq!(answer, Answer::Result(stage.agents[1].to_hex()));
+        is_refused(&stage.ask(&client, &connect("other")).await.0, "as another agent");
+        let (answer, kept) = stage.ask(&client, &Call::Logout).await;
+        assert_eq!((answer, kept), (Answer::Result("ack".to_owned()), 0));
+        assert_eq!(book::read(&stage.store, AgentId(1)).unwrap().1, State::default());
+    }
+
+    #[tokio::test]
+    async fn what_two_relays_tell_is_answered_once() {
+        let mut stage = stage().await;
+        let client = client();
+        let event = stage.send(&client, &Call::Ping).await;
+        stage.requests.send(event).await.unwrap();
+        let other = stage.send(&client, &Call::Logout).await;
+        assert_eq!(other.pubkey, client.public_key());
+        for _ in 0..2 {
+            stage.answers.recv().await.unwrap();
+        }
+        // A third answer would have come before that of a later request.
+        is_refused(&stage.ask(&client, &Call::Ping).await.0, "not connected");
+    }
+
+    #[tokio::test]
+    async fn strangers_are_answered_so_often_and_no_more() {
+        let mut stage = stage().await;
+        stage.invite(0, "word").await;
+        let friend = client();
+        stage.ask(&friend, &connect("word")).await;
+        for _ in 0..40 {
+            stage.send(&client(), &Call::Ping).await;
+        }
+        // The friend's answer comes all the same.
+        stage.send(&friend, &Call::Ping).await;
+        let mut answered = 0;
+        loop {
+            let (event, _) = stage.answers.recv().await.unwrap();
+            if event.tags.public_keys().any(|key| *key == friend.public_key()) {
+                break;
+            }
+            answered += 1;
+        }
+        assert!(answered <= 20, "{answered}");
+    }
+}

@@ -288,7 +288,7 @@ mod tests {
         let mut state = State::default();
         invited(&mut state, "word").unwrap();
         state.connect(Keys::generate().public_key(), Some(&secret("word")), NOW_S).unwrap();
-        invited(&mut state, "hush").unwrap();
+        state.invite(&secret("hush"), "tablet", Grant::default(), NOW_S + 600, NOW_S).unwrap();
         let json = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);
         assert!(!json.contains("hush") && !format!("{state:?}").contains("hush"), "{json}");

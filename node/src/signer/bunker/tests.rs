@@ -184,6 +184,38 @@ async fn a_bunker_that_is_away_is_unavailable() {
     assert!(link.machine().is_idle(), "who gave up does not wait");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_bunker_that_is_away_is_not_waited_for_again_until_it_is_back() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::FutureExt as _;
+    use tokio::sync::Notify;
+
+    let is_there = Arc::new(AtomicBool::new(false));
+    let script = {
+        let is_there = is_there.clone();
+        move |request: &Request, user: &LocalSigner| {
+            if is_there.load(Ordering::Relaxed) { honest(request, user) } else { None }
+        }
+    };
+    let (wire, link) = wire(SHORT, Ack::Accepted, Box::new(script));
+    let back = Arc::new(Notify::new());
+    let wary = Wary::new(link.clone().resume(wire.user.public_key()), back.clone());
+    let peer = signer();
+    let note = || EventBuilder::text_note("hi").build(wary.public_key());
+    is_away(wary.sign(note()).await, "no answer");
+    assert!(link.silence().is_some());
+    // At once, whatever is asked.
+    is_away(wary.sign(note()).now_or_never().unwrap(), "away");
+    is_away(wary.nip44_encrypt(&peer.public_key(), "x").now_or_never().unwrap(), "away");
+    let asked = wire.calls.lock().unwrap().iter().filter(|call| !matches!(call, Call::Ping)).count();
+    assert_eq!(asked, 1, "only whether it is back is asked");
+    is_there.store(true, Ordering::Relaxed);
+    back.notified().await;
+    assert_eq!(link.silence(), None);
+    wary.sign(note()).await.unwrap();
+}
+
 #[tokio::test]
 async fn relays_that_take_nothing_are_told_at_once() {
     for ack in [Ack::Unreached("no connection".to_owned()), Ack::Refused("blocked: no connection".to_owned())]
