@@ -12,6 +12,7 @@
 //! - [`interop`]: other people's clients
 //! - [`local`]: a node in this process, with a program and a signer that misbehave when told to
 //! - [`operations`]: steers a node over such a network; the program `oa-operations`
+//! - [`payments`]: kills a node around payments; the program `oa-payments`
 //! - [`proxy`]: a websocket proxy that counts, loses and cuts
 //! - [`secrets`]: searches output and files for keys
 //! - [`split`]: a server with relay and node apart
@@ -29,6 +30,7 @@ pub mod lightning;
 pub mod interop;
 pub mod local;
 pub mod operations;
+pub mod payments;
 pub mod proxy;
 pub mod secrets;
 pub mod split;
