@@ -327,13 +327,19 @@ async fn folders(srv: BTreeMap<String, config::Srv>) -> Result<BTreeMap<String, 
     for (name, folder) in srv {
         let access =
             if folder.access == Access::ReadWrite { host::Access::ReadWrite } else { host::Access::ReadOnly };
-        let config = host::Config { access, ..host::Config::default() };
-        let service = host::Host::open(&folder.path, config).await.map_err(|error| {
+        let config = host::Config { access, follow: host::Follow::Changes, ..host::Config::default() };
+        let mut service = host::Host::open(&folder.path, config).await;
+        if let Err(error @ host::OpenError::Follow { .. }) = &service {
+            tracing::warn!(error = chain(error), "changes in a folder wake nobody");
+            let config = host::Config { follow: host::Follow::Nothing, ..config };
+            service = host::Host::open(&folder.path, config).await;
+        }
+        let service = service.map_err(|error| {
             Error::new(Kind::Failed, format!("srv.{name}: {}: {}", folder.path.display(), chain(&error)))
                 .hint("make the folder, or take it out of config.toml")
         })?;
         let what = format!("a folder of the host, {}", folder.access);
-        opened.insert(name, Srv { service: Arc::new(service), agents: folder.agents, what });
+        opened.insert(name, Srv::folder(service, folder.agents, what));
     }
     Ok(opened)
 }

@@ -165,7 +165,7 @@ pub fn category(path: &Path, change: &Change) -> Option<Category> {
     let mut parts = path.components();
     match (parts.next()?, parts.next()) {
         ("nostr", Some("publish" | "dm" | "send")) => Some(Category::SendMessage),
-        ("http", _) => Some(Category::ExternalApi),
+        ("http" | "ws", _) => Some(Category::ExternalApi),
         ("children", _) => Some(Category::CreateAgent),
         ("goals", _) => Some(Category::ModifyGoals),
         ("tools", _) => Some(Category::ExecuteCode),

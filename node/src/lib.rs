@@ -34,9 +34,11 @@ mod publisher;
 mod secrets;
 pub mod serve;
 pub mod signer;
+mod sockets;
 pub mod store;
 mod subscriptions;
 pub mod tenure;
 pub mod time;
+pub mod workspace;
 
 pub use node::Node;

@@ -41,6 +41,8 @@ use crate::outbox::{Carrier, Directory};
 use crate::plumber::Plumber;
 use crate::profiles::Place;
 use crate::signer::KeyCase;
+use crate::secrets::Vault;
+use crate::sockets::{self, Sockets};
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::write::{AgentChange, Write};
@@ -48,6 +50,7 @@ use crate::subscriptions::{self, Subscriptions};
 use crate::tenure::own::Landlord;
 use crate::tenure::{self, Keeper, Leasing};
 use crate::time::Time;
+use crate::workspace::{self, Workspaces};
 pub use crate::maintenance::JournalLimits;
 use crate::{
     alarms, approvals, engine, feeds, mailin, maintenance, operator, outbox, profiles, publisher, serve,
@@ -259,7 +262,11 @@ impl Node {
         let http = Arc::new(Client::of_node(&config.http_private));
         let finder = Finder::new(Arc::new(pool.clone()), own.clone().into(), http.clone(), time.clone());
         let parts = serve::Parts {
+        let vault = Vault::new(store.clone(), keyring.clone());
+        let (sockets, arriving) =
+            Sockets::new(store.clone(), http.clone(), vault, tenure.clone(), time.clone());
             money: money.clone(),
+            sockets: sockets.clone(),
             store: store.clone(),
             time: time.clone(),
             relays,
@@ -371,7 +378,16 @@ impl Node {
         let (waker, ending) = (subscriptions.clone(), ends.bringing.clone());
         bringers.push(subscriptions::start(waker, plumber, engine.clone(), subscribed, ending));
         let (told, population) = watch::channel(0);
-        let herald = Herald { told, engine, feeds, pool: pool.clone(), addresses, approvals: kick, subscriptions };
+        let folders = config.srv.iter().filter_map(|(name, srv)| Some((name.clone(), srv.folder.clone()?)));
+        let workspaces =
+            Workspaces::new(shared.store.clone(), shared.time.clone(), shared.tenure.clone(), folders.collect());
+        let waked = engine.clone();
+        let arrived = move |agent| waked.arrived_soon(agent);
+        bringers.push(workspace::start(workspaces.clone(), arrived, ends.bringing.clone()));
+        let waked = engine.clone();
+        let arrived = move |agent| waked.arrived_soon(agent);
+        bringers.push(sockets::start(sockets.clone(), arriving, arrived, ends.bringing.clone()));
+        let herald = Herald { told, sockets, workspaces, engine, feeds, pool: pool.clone(), addresses, approvals: kick, subscriptions };
         shared.hooks.set(Box::new(herald));
         let me = shared.keyring.node().public_key();
         let mounts = serve::node_mounts(&parts, &creator, &pool, me);

@@ -35,6 +35,7 @@ mod state;
 mod streams;
 mod task;
 mod wallet;
+mod ws;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ use crate::namespace::path::Path;
 use crate::namespace::service::FileType;
 use crate::operator::Roles;
 use crate::outbox::Directory;
+use crate::sockets::Sockets;
 use crate::store::Store;
 use crate::subscriptions::Subscriptions;
 use crate::time::Time;
@@ -89,6 +91,8 @@ pub(crate) struct Parts {
     pub(crate) own: Arc<[RelayUrl]>,
     /// Who asks other hosts.
     pub(crate) http: Arc<Client>,
+    /// The websockets that agents keep open.
+    pub(crate) sockets: Arc<Sockets>,
     /// Who finds other agents.
     pub(crate) finder: Arc<Finder>,
     /// What is remembered of people.
@@ -129,6 +133,7 @@ pub(crate) fn mounts(parts: &Parts, creator: &Arc<Creator>) -> Mounts {
     identity::mount(&mut mounts, parts);
     nostr::mount(&mut mounts, parts, creator);
     http::mount(&mut mounts, parts);
+    ws::mount(&mut mounts, parts);
     wallet::mount(&mut mounts, parts);
     mounts.mount(at("/approvals"), Arc::new(Approvals::new(parts)), "consent");
     mounts

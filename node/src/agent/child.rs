@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::agent::manifest::{ALLOW_MAX, Manifest, Npub, is_name};
+use crate::agent::manifest::{ALLOW_MAX, Findable, Manifest, Npub, Ws, is_name};
 
 /// Most children that an agent has at once.
 pub const CHILDREN_MAX: usize = 16;
@@ -99,6 +99,9 @@ pub fn derive(
         ..parent.clone()
     };
     child.http.per_day = share.http_per_day;
+    // What has no share in a budget is not passed on, nor what the parent says of itself.
+    child.ws = Ws::default();
+    child.profile = Findable { publish: parent.profile.publish, ..Findable::default() };
     if !child.dm.allow.contains(&npub) && child.dm.allow.len() < ALLOW_MAX {
         child.dm.allow.push(npub);
     }

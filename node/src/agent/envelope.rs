@@ -39,6 +39,10 @@ pub enum Kind {
     Approval,
     /// Money came for the agent, or a payment ended that it was told to wait for, in `data`.
     Payment,
+    /// A message of a websocket that the agent keeps open, in `data`. Nobody is answered.
+    Ws,
+    /// Files in a mounted folder of the host have changed: `data` names them. Nobody is answered.
+    Workspace,
     /// A public event that a subscription of the agent heard, in `data`. It has no origin: nobody is answered.
     Event,
 }
@@ -111,7 +115,7 @@ pub struct Envelope {
     /// Set for [`Kind::Alarm`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<AlarmFired>,
-    /// Set for [`Kind::Event`], and for alarms that the tick of one has set.
+    /// Set for [`Kind::Event`] and what else nobody said to the agent, and for alarms that the tick of one has set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<Heard>,
     /// Set for what the plumber let in: all that comes from outside, and alarms.

@@ -3,6 +3,7 @@
 mod http;
 mod hud;
 mod profile;
+mod ws;
 mod strangers;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::plumber::{Rule, check_own};
 pub use http::{Http, Method};
 pub use hud::Hud;
 pub use profile::{Findable, OwnerWord};
+pub use ws::Ws;
 pub use strangers::Strangers;
 
 /// Most public keys in an allowlist.
@@ -67,6 +69,9 @@ pub struct Manifest {
     /// Where its requests may go.
     #[serde(default)]
     pub http: Http,
+    /// Where its websockets may go.
+    #[serde(default)]
+    pub ws: Ws,
     /// What turns of others than its owner may use.
     #[serde(default)]
     pub strangers: Strangers,
@@ -184,6 +189,9 @@ pub struct MountSpec {
     /// What it lets the agent do.
     #[serde(default)]
     pub access: Access,
+    /// Whether the agent is woken when others change something in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trigger: bool,
     /// Whether the agent's changes go over it, into its own state, and leave it as it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cow: bool,
@@ -206,8 +214,8 @@ impl MountSpec {
         if matches!(self.access, Access::Budgeted(_)) && path.as_str() != "/wallet" {
             return Err(format!("{path}: only /wallet has a budget"));
         }
-        if self.from.is_empty() && self.cow {
-            return Err(format!("{path}: cow needs a from"));
+        if self.from.is_empty() && (self.cow || self.trigger) {
+            return Err(format!("{path}: cow and trigger need a from"));
         }
         Ok(())
     }
@@ -341,7 +349,7 @@ pub enum ManifestError {
     Name(String),
     #[error("mounts: {0}")]
     Mount(String),
-    #[error("http.allow: over {SITES_MAX} sites")]
+    #[error("http.allow, ws.allow: over {SITES_MAX} sites")]
     TooManySites,
     #[error("strangers.allow: {0}")]
     Strangers(String),
@@ -378,6 +386,7 @@ impl Manifest {
             mounts: Vec::new(),
             autonomy: Autonomy::default(),
             http: Http::default(),
+            ws: Ws::default(),
             strangers: Strangers::default(),
             dm: Dm::default(),
             replies: Replies::default(),
@@ -434,7 +443,7 @@ impl Manifest {
         for mount in &self.mounts {
             mount.check().map_err(ManifestError::Mount)?;
         }
-        if self.http.allow.len() > SITES_MAX {
+        if self.http.allow.len() > SITES_MAX || self.ws.allow.len() > SITES_MAX {
             return Err(ManifestError::TooManySites);
         }
         self.strangers.check().map_err(ManifestError::Strangers)?;

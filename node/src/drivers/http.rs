@@ -30,7 +30,7 @@ use super::tls;
 
 #[cfg(test)]
 pub(crate) use self::dial::Resolve;
-pub(crate) use self::dial::{DialError, Dialer, SystemResolver};
+pub(crate) use self::dial::{DialError, Dialer, Stream, SystemResolver};
 
 /// Requests under way at once, in the whole node: each may hold a body and an answer of some megabytes.
 const AT_ONCE: usize = 32;
@@ -107,6 +107,14 @@ impl Client {
     /// Whether the operator listed a host, by this name, with this port or with all.
     pub(crate) fn lists(&self, host: &str, port: Option<u16>) -> bool {
         self.dialer.lists(host, port)
+    }
+
+    /// A connection to a URL's host, at an address that was checked, for whoever speaks something else over it.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub(crate) async fn stream(&self, url: &Url) -> Result<Stream, DialError> {
+        self.dialer.dial(url).await
     }
 
     /// Asks once.

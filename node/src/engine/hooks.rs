@@ -9,7 +9,7 @@ use crate::agent::{AgentId, Lifecycle};
 use crate::approvals;
 use crate::outbox::Outbox;
 use crate::store::write::{AgentChange, FileChange, Verdict, Write};
-use crate::subscriptions;
+use crate::{sockets, subscriptions};
 
 /// The parts of a node that are told.
 pub(crate) trait Told: Debug + Send + Sync {
@@ -28,8 +28,11 @@ pub(crate) trait Told: Debug + Send + Sync {
     /// An approval was asked for, or decided.
     fn approvals(&self);
 
-    /// An agent's subscriptions have changed.
+    /// An agent's subscriptions or websockets have changed.
     fn subscriptions(&self, agent: AgentId);
+
+    /// An agent has another manifest.
+    fn manifest(&self, agent: AgentId);
 }
 
 /// Tells the parts of a node once they are there.
@@ -44,6 +47,7 @@ pub(crate) struct After {
     created: Vec<(AgentId, PublicKey)>,
     approvals: bool,
     subscriptions: Vec<AgentId>,
+    manifests: Vec<AgentId>,
 }
 
 impl After {
@@ -58,7 +62,10 @@ impl After {
                     after.became.push((*id, *lifecycle, reason.clone()));
                     after.arrived.push(*id);
                 }
-                Write::ChangeAgent(id, AgentChange::Manifest(_)) => after.arrived.push(*id),
+                Write::ChangeAgent(id, AgentChange::Manifest(_)) => {
+                    after.manifests.push(*id);
+                    after.arrived.push(*id);
+                }
                 Write::Row(row) if row.space == approvals::SPACE => after.approvals = true,
                 Write::CreateAgent(new) => after.created.push((new.id, new.pubkey)),
                 Write::Import(import) => {
@@ -74,7 +81,8 @@ impl After {
     }
 
     fn files(&mut self, agent: AgentId, files: &[FileChange]) {
-        if files.iter().any(|(path, _)| path.as_str().starts_with(subscriptions::FOLDER)) {
+        let tells = |path: &str| path.starts_with(subscriptions::FOLDER) || path.starts_with(sockets::FOLDER);
+        if files.iter().any(|(path, _)| tells(path.as_str())) {
             self.subscriptions.push(agent);
         }
     }
@@ -101,6 +109,7 @@ impl Hooks {
         for (agent, lifecycle, reason) in after.became {
             told.becomes(agent, lifecycle, reason.as_deref());
         }
+        after.manifests.into_iter().for_each(|agent| told.manifest(agent));
         after.subscriptions.into_iter().for_each(|agent| told.subscriptions(agent));
         after.arrived.into_iter().for_each(|agent| told.arrived(agent));
     }

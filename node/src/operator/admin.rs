@@ -17,9 +17,11 @@ use crate::keyring::Addresses;
 use crate::namespace::mount::Mounts;
 use crate::operator::roles::Roles;
 use crate::serve::Creator;
+use crate::sockets::Sockets;
 use crate::store::row::AgentRow;
 use crate::store::write::Verdict;
 use crate::subscriptions::Subscriptions;
+use crate::workspace::Workspaces;
 
 /// What answers operators.
 #[derive(Debug)]
@@ -68,11 +70,14 @@ pub(crate) struct Herald {
     /// Wakes who makes what was consented to.
     pub(crate) approvals: Arc<Notify>,
     pub(crate) subscriptions: Arc<Subscriptions>,
+    pub(crate) workspaces: Arc<Workspaces>,
+    pub(crate) sockets: Arc<Sockets>,
 }
 
 impl Told for Herald {
     fn becomes(&self, agent: AgentId, lifecycle: Lifecycle, reason: Option<&str>) {
         self.feeds.becomes(agent, lifecycle, reason);
+        self.sockets.refresh(agent);
     }
 
     fn arrived(&self, agent: AgentId) {
@@ -82,6 +87,7 @@ impl Told for Herald {
     fn created(&self, agent: AgentId, key: PublicKey) {
         self.addresses.add(key, agent);
         self.pool.listen(vec![key]);
+        self.workspaces.refresh(agent);
         self.told.send_modify(|count| *count += 1);
     }
 
@@ -91,9 +97,18 @@ impl Told for Herald {
 
     fn subscriptions(&self, agent: AgentId) {
         self.subscriptions.refresh(agent);
+        self.sockets.refresh(agent);
+    }
+
+    fn manifest(&self, agent: AgentId) {
+        self.sockets.refresh(agent);
+        self.workspaces.refresh(agent);
+        self.told.send_modify(|count| *count += 1);
     }
 
     fn removed(&self, agent: AgentId, key: PublicKey) {
+        self.sockets.refresh(agent);
+        self.workspaces.refresh(agent);
         self.feeds.removed(agent);
         self.subscriptions.refresh(agent);
         self.addresses.remove(&key);

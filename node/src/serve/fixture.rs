@@ -26,7 +26,9 @@ use crate::namespace::{Durable, Error, MemoryState, Namespace, NoConsent, Settin
 use crate::operator::Roles;
 use crate::outbox::Directory;
 use crate::profiles::Place;
+use crate::secrets::Vault;
 use crate::signer::Seed;
+use crate::sockets::Sockets;
 use crate::store::Store;
 use crate::store::memory::MemoryBackend;
 use crate::store::row::AgentRow;
@@ -107,7 +109,11 @@ impl Fixture {
         let feeds = Arc::new(Feeds::new(store.clone(), time.clone()));
         let (http, found) = (Arc::new(client), Arc::new([own.clone()]));
         let finder = Finder::new(relays.clone(), found, http.clone(), time.clone());
+        let vault = Vault::new(store.clone(), keyring.clone());
+        let (sockets, _) =
+            Sockets::new(store.clone(), http.clone(), vault, Tenure::alone(time.clone()), time.clone());
         let parts = Parts {
+            sockets,
             store: store.clone(),
             time,
             relays: Arc::new([own.to_string()]),

@@ -8,10 +8,11 @@ use serde_json::json;
 use super::{OneFile, at};
 use crate::agent::manifest::{Manifest, MountSpec};
 use crate::namespace::blocks::union::Layer;
-use crate::namespace::blocks::{Cow, Union};
+use crate::namespace::blocks::{Cow, Host, Union};
 use crate::namespace::mount::{Access, Mount, Mounts};
 use crate::namespace::path::Path;
 use crate::namespace::service::{FileService, FileType};
+use crate::workspace::Folder;
 
 /// Where the changed files of copy-on-write mounts are in the agent's state: nothing is mounted there.
 const COW: &str = "/cow";
@@ -25,6 +26,21 @@ pub struct Srv {
     pub agents: Option<Vec<String>>,
     /// What it is, for people.
     pub what: String,
+    /// The folder of the host that it is, which may tell of changes.
+    pub folder: Option<Arc<Folder>>,
+}
+
+impl Srv {
+    /// A folder of the host, for these agents or for all.
+    pub fn folder(host: Host, agents: Option<Vec<String>>, what: String) -> Self {
+        let folder = Arc::new(Folder::new(host));
+        Self { service: folder.clone(), agents, what, folder: Some(folder) }
+    }
+
+    /// Whether it tells of changes.
+    fn tells(&self) -> bool {
+        self.folder.as_ref().is_some_and(|folder| folder.is_followed())
+    }
 }
 
 /// The mount tables of agents.
@@ -84,6 +100,9 @@ impl Mounted {
             let upper =
                 format!("{COW}{at}").parse::<Path>().map_err(|error| format!("mounts: {at}: {error}"))?;
             service = Arc::new(Cow::new(service, upper));
+        }
+        if spec.trigger && !spec.from.iter().any(|name| self.srv.get(name).is_some_and(Srv::tells)) {
+            return Err(format!("mounts: {at}: nothing tells of changes in {}", spec.from.join(", ")));
         }
         let what = format!("{}{}", if spec.cow { "copy on write over " } else { "" }, spec.from.join(", "));
         mounts.put(Mount { at, access: spec.access, service, is: FileType::Dir, what });

@@ -139,7 +139,7 @@ impl Dialer {
 
 /// A connection, in clear or over TLS.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Clear(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use self::beneath::Root;
+pub use self::beneath::Identity;
 pub use self::follow::Changed;
 use self::follow::Follower;
 use crate::namespace::error::Error;
@@ -135,6 +136,14 @@ impl Host {
     /// `Unavailable` when the folder is not followed.
     pub fn changes(&self, since: u64) -> Result<Changed, Error> {
         Ok(self.follower(&Path::root())?.changes(since))
+    }
+
+    /// What is at a path, told apart from whatever is put there later; nothing where there is nothing.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn identity(&self, path: &Path) -> Result<Option<Identity>, Error> {
+        self.run(path, |root, path| root.identity(path)).await
     }
 
     fn follower(&self, path: &Path) -> Result<&Follower, Error> {

@@ -304,7 +304,7 @@ impl Poke {
             }
             None => None,
         };
-        let is_event = self.envelope.kind == Kind::Event;
+        let is_event = matches!(self.envelope.kind, Kind::Event | Kind::Ws | Kind::Workspace);
         if is_event && let Err(reason) = admit(&row, sender.as_ref().map(|(_, peer)| peer)) {
             return Ok(Verdict::Refused(reason));
         }

@@ -52,6 +52,16 @@ impl Kind {
     }
 }
 
+/// Tells what stands at a path from whatever is put there later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    number: u64,
+    /// Seconds and nanoseconds since 1970; of a folder 0.
+    changed: (i64, i64),
+    /// Of a folder 0.
+    size: i64,
+}
+
 impl Root {
     pub(super) fn open(folder: &std::path::Path, config: Config) -> Result<Self, OpenError> {
         let no_folder = |source| OpenError::NoFolder { path: folder.display().to_string(), source };
@@ -108,6 +118,23 @@ impl Root {
         let fd = self.fd(path, OFlags::PATH, Mode::empty()).map_err(|errno| failed(path, errno))?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| failed(path, errno))?;
         line(path.name().unwrap_or_default(), Kind::of(&stat)).ok_or_else(|| special(path))
+    }
+
+    pub(super) fn identity(&self, path: &Path) -> Result<Option<Identity>, Error> {
+        let stat = match self.fd(path, OFlags::PATH, Mode::empty()) {
+            Ok(fd) => rustix::fs::fstat(&fd).map_err(|errno| failed(path, errno))?,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(errno) => return Err(failed(path, errno)),
+        };
+        // What is put into a folder changes its time, and is told by itself.
+        let is_dir = Kind::of(&stat) == Kind::Dir;
+        let (seconds, nanoseconds) = if is_dir { (0, 0) } else { (stat.st_mtime, stat.st_mtime_nsec) };
+        let size = if is_dir { 0 } else { stat.st_size };
+        Ok(Some(Identity {
+            number: stat.st_ino,
+            changed: (seconds, i64::try_from(nanoseconds).unwrap_or(0)),
+            size,
+        }))
     }
 
     pub(super) fn list(&self, path: &Path) -> Result<Vec<Stat>, Error> {
