@@ -261,12 +261,12 @@ impl Node {
         reach.adopt_all(&store)?;
         let http = Arc::new(Client::of_node(&config.http_private));
         let finder = Finder::new(Arc::new(pool.clone()), own.clone().into(), http.clone(), time.clone());
-        let parts = serve::Parts {
         let vault = Vault::new(store.clone(), keyring.clone());
         let (sockets, arriving) =
             Sockets::new(store.clone(), http.clone(), vault, tenure.clone(), time.clone());
-            money: money.clone(),
+        let parts = serve::Parts {
             sockets: sockets.clone(),
+            money: money.clone(),
             store: store.clone(),
             time: time.clone(),
             relays,
