@@ -12,7 +12,6 @@
 mod channels;
 mod config;
 mod convert;
-mod disk;
 mod events;
 mod keep;
 mod log;

@@ -17,7 +17,6 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::spawn_blocking;
 
 use super::config::{ChainSource, Config, SyncRate};
-use super::disk::Disk;
 use super::seed::Seed;
 use super::traces::Traces;
 use super::{Running, convert, log};
@@ -69,8 +68,7 @@ pub(super) async fn start(config: &Config, seed: &Seed) -> Result<Running, Start
         prepare_database(&dir)?;
         let io = |source| StartError::Io { path: database(&dir), source };
         let traces = Traces::read(&dir).map_err(|error| io(io::Error::other(error)))?;
-        let disk = Disk::open(&dir).map_err(|error| io(io::Error::other(error.to_string())))?;
-        let node = builder.build_with_store(Arc::new(disk))?;
+        let node = builder.build()?;
         run(node, lock, traces)
     });
     started.await.unwrap_or_else(|error| Err(StartError::Panicked(error.to_string())))
