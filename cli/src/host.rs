@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oa_nips::nostr::hashes::{Hash as _, sha256};
 use oa_nips::nip05;
+use oa_nips::nostr::hashes::{Hash as _, sha256};
 use oa_nips::nostr::{Keys, PublicKey, RelayUrl, ToBech32};
 use oa_node::agent::manifest::{Manifest, Npub};
 use oa_node::drivers::nostr::{RelaySpec, SweepConfig};
@@ -188,7 +188,9 @@ impl Host {
         let store = Store::new(Arc::new(SqliteBackend::open(&home.db())?))?;
         let bundle = Bundle::default();
         let relay = match plan.relay {
-            Some((listen, _)) => Some(start_serving(listen, StoreConfig::Lmdb(home.relay()), bundle.clone()).await?),
+            Some((listen, _)) => {
+                Some(start_serving(listen, StoreConfig::Lmdb(home.relay()), bundle.clone()).await?)
+            }
             None => None,
         };
         let mut relays = Vec::new();

@@ -31,6 +31,7 @@ use crate::engine::turns::Turns;
 use crate::feeds::Feeds;
 use crate::keyring::{Addresses, Keyring};
 use crate::lease::MemoryError;
+pub use crate::maintenance::JournalLimits;
 use crate::money::{self, Money};
 use crate::namespace::Path;
 use crate::namespace::path::PathError;
@@ -51,7 +52,6 @@ use crate::tenure::own::Landlord;
 use crate::tenure::{self, Keeper, Leasing};
 use crate::time::Time;
 use crate::workspace::{self, Workspaces};
-pub use crate::maintenance::JournalLimits;
 use crate::{
     alarms, approvals, engine, feeds, mailin, maintenance, operator, outbox, profiles, publisher, serve,
 };
@@ -379,15 +379,29 @@ impl Node {
         bringers.push(subscriptions::start(waker, plumber, engine.clone(), subscribed, ending));
         let (told, population) = watch::channel(0);
         let folders = config.srv.iter().filter_map(|(name, srv)| Some((name.clone(), srv.folder.clone()?)));
-        let workspaces =
-            Workspaces::new(shared.store.clone(), shared.time.clone(), shared.tenure.clone(), folders.collect());
+        let workspaces = Workspaces::new(
+            shared.store.clone(),
+            shared.time.clone(),
+            shared.tenure.clone(),
+            folders.collect(),
+        );
         let waked = engine.clone();
         let arrived = move |agent| waked.arrived_soon(agent);
         bringers.push(workspace::start(workspaces.clone(), arrived, ends.bringing.clone()));
         let waked = engine.clone();
         let arrived = move |agent| waked.arrived_soon(agent);
         bringers.push(sockets::start(sockets.clone(), arriving, arrived, ends.bringing.clone()));
-        let herald = Herald { told, sockets, workspaces, engine, feeds, pool: pool.clone(), addresses, approvals: kick, subscriptions };
+        let herald = Herald {
+            told,
+            sockets,
+            workspaces,
+            engine,
+            feeds,
+            pool: pool.clone(),
+            addresses,
+            approvals: kick,
+            subscriptions,
+        };
         shared.hooks.set(Box::new(herald));
         let me = shared.keyring.node().public_key();
         let mounts = serve::node_mounts(&parts, &creator, &pool, me);

@@ -55,7 +55,10 @@ async fn an_agent_is_found_by_what_it_can_do_and_by_name() -> Result<()> {
     let alice = node.agent("alice")?.to_hex();
     ensure!(document.pointer("/names/alice").and_then(Value::as_str) == Some(alice.as_str()), "{document}");
     let named = find(&home, &name).await?.pop().context("a name")?;
-    ensure!(field(&named, "npub") == field(&found, "npub") && field(&named, "nip05") == Some(&name), "{named}");
+    ensure!(
+        field(&named, "npub") == field(&found, "npub") && field(&named, "nip05") == Some(&name),
+        "{named}"
+    );
     let answer = home.oa(&["dm", &name, "hello"]).await?.ok()?;
     ensure!(answer.contains("hello"), "{answer}");
     let nobody = home.oa(&["dm", &format!("nobody@{listen}"), "hello"]).await?;

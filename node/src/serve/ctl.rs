@@ -64,7 +64,8 @@ fn ctl(cx: &Context<'_>, command: &str) -> Result<Effect, Error> {
     let lifecycle = |lifecycle| Write::ChangeAgent(row.id, AgentChange::Lifecycle(lifecycle, None));
     let poke = |kind, name: &str| {
         let name = format!("{name}:{}:{}", row.id, Hex(cx.key));
-        let envelope = Envelope::from_node(kind, &name, cx.now_ms);
+        // An agent may ask for a tick in any tick, a stranger's too.
+        let envelope = Envelope::from_node(kind, &name, cx.now_ms).because_of(cx.wake.map(|wake| wake.envelope));
         Write::Poke(Box::new(Poke { agent: row.id, envelope }))
     };
     let mut said = json!({ "name": row.name, "did": verb });
@@ -125,12 +126,38 @@ fn set_manifest(cx: &Context<'_>, creator: &Creator, text: &str) -> Result<Effec
 }
 
 /// The effect of a manifest that was checked.
-pub(super) fn change_manifest(
-    cx: &Context<'_>,
-    manifest: Manifest,
-) -> Result<Effect, Error> {
+pub(super) fn change_manifest(cx: &Context<'_>, manifest: Manifest) -> Result<Effect, Error> {
     let row = cx.subject()?.row;
     // The change is published soon after it has landed.
     let writes = vec![Write::ChangeAgent(row.id, AgentChange::Manifest(Box::new(manifest)))];
     Ok(Effect { writes, ..Effect::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::envelope::{Heard, Trust};
+    use crate::engine::world;
+    use crate::serve::fixture::{Fixture, NOW_MS, someone};
+
+    #[tokio::test]
+    async fn a_tick_that_a_strangers_tick_asks_for_is_a_strangers_too() {
+        let fixture = Fixture::new();
+        let peer = someone();
+        let origin = Origin { peer, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
+        let heard = Heard { author: peer, subscriptions: Vec::new(), auto_hop: 0 };
+        for (origin, heard) in [(Some(origin), None), (None, Some(heard))] {
+            for command in ["tick", "hibernate"] {
+                let (origin, heard) = (origin.clone(), heard.clone());
+                let woken = Envelope { origin, heard, ..Envelope::from_node(Kind::Event, command, NOW_MS) };
+                let mut ns = fixture.tick_for(woken, Trust::Stranger);
+                ns.call("/ctl", command.as_bytes()).await.unwrap();
+                let done = ns.finish().unwrap().unwrap();
+                let Some(Write::Poke(poke)) = done.writes.first() else { panic!("{:?}", done.writes) };
+                let Fixture { store, row, manifest, .. } = &fixture;
+                let trust = world::trust(store, row, manifest, &poke.envelope).unwrap();
+                assert_eq!(trust, Trust::Stranger, "{command}");
+            }
+        }
+    }
 }

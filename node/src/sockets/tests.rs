@@ -132,7 +132,7 @@ impl Rig {
 async fn a_websocket_is_kept_wakes_the_agent_and_is_dialled_again() {
     let (port, greeted) = server(0).await;
     let host = format!("localhost:{port}");
-    let rig = rig(&[host.clone()], rules(&host, 100)).await;
+    let rig = rig(std::slice::from_ref(&host), rules(&host, 100)).await;
     let secret = json!({ "value": "hunter2-long-enough", "hosts": [host], "agents": ["alice"] }).to_string();
     rig.store.write(rig.vault.set("feed", secret.as_bytes(), 0).await.unwrap()).await.unwrap();
     let wanted = json!({ "url": format!("ws://{host}/x"), "headers": { "x-key": "{secret:feed}" } });
@@ -164,7 +164,7 @@ async fn a_websocket_is_kept_wakes_the_agent_and_is_dialled_again() {
 async fn a_flood_is_paced_and_its_oldest_are_refused() {
     let (port, _) = server(200).await;
     let host = format!("localhost:{port}");
-    let rig = rig(&[host.clone()], rules(&host, 2)).await;
+    let rig = rig(std::slice::from_ref(&host), rules(&host, 2)).await;
     rig.open("flood", Some(json!({ "url": format!("ws://{host}") }))).await;
     rig.until("refused", |rig| rig.state("flood")["refused"].as_u64() >= Some(100)).await;
     assert_eq!(rig.texts(), ["key none", "0"], "two at once, and then one in half a minute");
@@ -175,7 +175,7 @@ async fn what_nobody_allows_is_not_dialled() {
     let (port, greeted) = server(0).await;
     let (host, other) = (format!("localhost:{port}"), format!("127.0.0.1:{port}"));
     // Listed by the operator, not by the manifest.
-    let rig = rig(&[host.clone()], rules(&other, 60)).await;
+    let rig = rig(std::slice::from_ref(&host), rules(&other, 60)).await;
     rig.open("a", Some(json!({ "url": format!("ws://{host}") }))).await;
     assert_eq!(rig.state("a")["state"], "refused");
     // Listed by the manifest, not by the operator: the address is private.

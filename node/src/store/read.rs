@@ -332,7 +332,8 @@ impl Store {
     pub(crate) fn journals_needed(&self, id: AgentId) -> Result<HashSet<EnvelopeId>> {
         let letters = self.dead_letters(id)?.into_iter().map(|(_, letter)| letter.envelope.id);
         let waiting = self.inbox(id, usize::MAX)?.into_iter();
-        let waiting = waiting.filter(|(_, waiting)| waiting.journaled).map(|(_, waiting)| waiting.envelope.id);
+        let waiting =
+            waiting.filter(|(_, waiting)| waiting.journaled).map(|(_, waiting)| waiting.envelope.id);
         Ok(letters.chain(waiting).collect())
     }
 

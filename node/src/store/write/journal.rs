@@ -1,6 +1,7 @@
 //! A tick's journal: lines that are on disk before the world is touched, under the conditions of the tick; and their
 //! end, when nobody can need them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::agent::AgentId;
@@ -58,10 +59,11 @@ impl Journaled {
 pub(super) fn prune(tx: &mut Tx<'_>, over: Vec<(AgentId, EnvelopeId)>) -> Result<Verdict, BackendError> {
     let mut needed: BTreeMap<AgentId, HashSet<EnvelopeId>> = BTreeMap::new();
     for (agent, envelope) in over {
-        if !needed.contains_key(&agent) {
-            needed.insert(agent, needed_by(tx, agent)?);
-        }
-        if needed.get(&agent).is_some_and(|needed| needed.contains(&envelope)) {
+        let needed = match needed.entry(agent) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(needed_by(tx, agent)?),
+        };
+        if needed.contains(&envelope) {
             continue;
         }
         for line in tx.keys(Table::Journal, &key::journal(agent, &envelope))? {
