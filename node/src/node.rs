@@ -232,6 +232,7 @@ impl Node {
             notices: notices.clone(),
             feeds: feeds.clone(),
             time: time.clone(),
+            tenure: tenure.clone(),
         };
         let (outbox, outbox_task) = outbox::start(carrier, ends.delivering.clone());
         let relays = own.iter().map(ToString::to_string).collect();
@@ -370,6 +371,7 @@ impl Node {
             keyring: shared.keyring.clone(),
             publish: Arc::new(pool.clone()),
             relays: own.clone(),
+            tenure: shared.tenure.clone(),
         };
         bringers.push(feeds::publish(shower, ends.bringing.clone()));
         bringers.push(profiles::start(shared.clone(), place, ends.bringing.clone()));

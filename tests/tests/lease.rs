@@ -7,6 +7,7 @@ use oa_nips::mail::Protocol;
 use oa_node::agent::manifest::{Manifest, Policy};
 use oa_node::lease;
 use oa_tests::local::{Plot, World};
+use oa_tests::world::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -46,12 +47,20 @@ async fn of_two_nodes_with_one_key_one_ticks_and_the_other_says_why_not() {
     }
     assert_eq!(first.plot.runs.load(Ordering::Relaxed), 5);
     assert_eq!(second.plot.runs.load(Ordering::Relaxed), 0, "who waits does not tick");
+    let open = || second.store.outbox_open(None, 100).unwrap().len();
+    assert!(open() > 0, "who waits sends nothing, not even profiles");
 
     first.stop().await;
     assert_eq!(second.node.held(SOON).await, None, "a lease that was left can be taken");
     let said = someone.ask(agent, "who is there", Protocol::Nip17, SOON).await.unwrap();
     assert_eq!(said.text(), Some("You said: who is there"));
     assert!(second.plot.runs.load(Ordering::Relaxed) > 0);
+    eventually(SOON, || async {
+        anyhow::ensure!(open() == 0, "{} items are not sent", open());
+        Ok(())
+    })
+    .await
+    .unwrap();
     second.end().await;
 }
 

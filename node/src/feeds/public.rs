@@ -20,6 +20,7 @@ use crate::agent::AgentId;
 use crate::agent::manifest::Hud;
 use crate::keyring::Keyring;
 use crate::store::row::AgentRow;
+use crate::tenure::Tenure;
 
 /// How often batches go out: twice a second.
 const EVERY: Duration = Duration::from_millis(500);
@@ -71,6 +72,8 @@ pub(crate) struct Publisher {
     pub(crate) publish: Arc<dyn Publish>,
     /// Where batches go.
     pub(crate) relays: Vec<RelayUrl>,
+    /// Under whose lease: without it nothing is shown.
+    pub(crate) tenure: Tenure,
 }
 
 /// Starts publishing; it ends when `cancel` does.
@@ -102,6 +105,9 @@ pub(crate) fn publish(publisher: Publisher, cancel: CancellationToken) -> JoinHa
 
 impl Publisher {
     async fn send(&self, agent: AgentId, key: PublicKey, batch: Batch) {
+        if self.tenure.epoch_of(agent).is_none() {
+            return tracing::debug!(%agent, "not shown: another node may hold the lease");
+        }
         let at = Timestamp::from_secs(self.feeds.time.now_ms() / 1000);
         let signer = self.keyring.agent(agent);
         let event = match tokio::time::timeout(DEADLINE, signer.sign(batch.event(key, at))).await {
@@ -184,7 +190,8 @@ mod tests {
         let row = AgentRow { pubkey: keyring.agent(AgentId(1)).public_key(), ..row(1) };
         let (sent, cancel) = (Arc::new(Sent::default()), CancellationToken::new());
         let relays = vec![RelayUrl::parse("wss://r.example").unwrap()];
-        let publisher = Publisher { feeds: feeds.clone(), keyring, publish: sent.clone(), relays };
+        let tenure = Tenure::alone(Arc::new(System));
+        let publisher = Publisher { feeds: feeds.clone(), keyring, publish: sent.clone(), relays, tenure };
         let task = publish(publisher, cancel.clone());
         let (began, hud) = (Instant::now(), Hud { public: true, ..Hud::default() });
         while began.elapsed() < Duration::from_secs(10) {

@@ -25,6 +25,7 @@ use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::row::{Audience, OutId, OutRow, Outgoing, Parcel, Stage, Target, TargetState};
 use crate::store::write::{OutRange, Verdict, Write};
+use crate::tenure::Tenure;
 use crate::time::{Time, millis};
 
 /// Nudges waiting for the actor; a full queue is made up for by the next look through the database.
@@ -54,6 +55,7 @@ pub(crate) struct Carrier {
     pub(crate) notices: Notices,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) time: Arc<dyn Time>,
+    pub(crate) tenure: Tenure,
 }
 
 #[derive(Debug)]
@@ -142,6 +144,7 @@ enum Carried {
 impl Actor {
     async fn run(mut self, mut queue: mpsc::Receiver<Nudge>, cancel: CancellationToken) {
         let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut tenure = self.carrier.tenure.clone();
         loop {
             self.fill();
             let next = self.later.peek().map(|Reverse((at, _))| *at);
@@ -153,6 +156,8 @@ impl Actor {
                     Err(error) => tracing::error!(%error, "carrying an item ended badly"),
                 },
                 Some(nudge) = queue.recv() => self.nudged(nudge),
+                // What waited for the lease need not wait longer.
+                () = tenure.changed() => self.nudged(Nudge::RelayUp),
                 () = sleep_until(next) => self.wake(Instant::now()),
                 _ = look.tick() => self.look(),
             }
@@ -249,9 +254,14 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 impl Carrier {
-    /// One try of one item.
+    /// One try of one item. Without the lease of its key nothing is signed and nothing sent: another node may have
+    /// answered meanwhile.
     async fn carry(&self, id: OutId) -> Result<Carried, BackendError> {
         let Some(mut row) = self.store.outgoing(id)? else { return Ok(Carried::Finished) };
+        let may_act = || self.tenure.epoch_of(id.agent).is_some();
+        if !may_act() {
+            return Ok(Carried::Again);
+        }
         let expired = self.time.now_ms() > row.at_ms.saturating_add(millis(TRIED_FOR));
         let mut parcels = match &row.stage {
             Stage::Finished(_) => return Ok(Carried::Finished),
@@ -264,6 +274,10 @@ impl Carrier {
         };
         let was_sent = row.is_sent();
         self.address(&row.outgoing, &mut parcels).await;
+        // Signer and directory may have taken long.
+        if !may_act() {
+            return Ok(Carried::Again);
+        }
         self.send(&mut parcels).await;
         self.fall_back(&row.outgoing, &mut parcels).await;
         if expired {
