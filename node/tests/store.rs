@@ -3,6 +3,7 @@
 mod store {
     pub(crate) mod fixture;
     mod letters;
+    mod owner;
     mod repeats;
 }
 

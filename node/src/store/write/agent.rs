@@ -5,7 +5,7 @@ use oa_nips::record::SessionId;
 
 use crate::agent::envelope::{Envelope, Kind};
 use crate::agent::mailbox::Peer;
-use crate::agent::manifest::Manifest;
+use crate::agent::manifest::{Manifest, Npub};
 use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{AgentRow, Claim, Outgoing, key};
@@ -120,15 +120,18 @@ impl AgentChange {
             }
             Self::Owner(owner) => {
                 mark_profile(tx, id)?;
-                row.owner = owner;
-                known::note_owner(tx, &row);
+                own(tx, &mut row, owner)?;
             }
             Self::Manifest(manifest) => {
                 if manifest.name != row.name {
                     return Ok(Verdict::Stale);
                 }
                 mark_profile(tx, id)?;
-                if let Some(owner) = manifest.owner {
+                // An owner who was there before is no change: he may have lost the agent by other ways since.
+                let before = stored(tx, id)?.and_then(|before| before.owner);
+                if let Some(owner) = manifest.owner
+                    && manifest.owner != before
+                {
                     row.owner = Some(owner.0);
                 }
                 known::note_owner(tx, &row);
@@ -157,6 +160,30 @@ impl AgentChange {
         tx.put(Table::Agents, key::agent(id), &row);
         Ok(Verdict::Done)
     }
+}
+
+/// Gives an agent an owner, or takes him away: in its row, and in its manifest, which people write back whole.
+pub(super) fn own(
+    tx: &mut Tx<'_>,
+    row: &mut AgentRow,
+    owner: Option<PublicKey>,
+) -> Result<(), BackendError> {
+    row.owner = owner;
+    known::note_owner(tx, row);
+    if let Some(mut manifest) = stored(tx, row.id)? {
+        manifest.owner = owner.map(Npub);
+        tx.put_bytes(Table::Manifests, key::agent(row.id), manifest.to_toml().into_bytes());
+    }
+    Ok(())
+}
+
+/// The manifest as it is kept.
+fn stored(tx: &Tx<'_>, id: AgentId) -> Result<Option<Manifest>, BackendError> {
+    let Some(bytes) = tx.bytes(Table::Manifests, &key::agent(id))? else { return Ok(None) };
+    Manifest::read(&String::from_utf8_lossy(&bytes)).map(Some).map_err(|error| BackendError::Corrupt {
+        path: format!("manifest of agent {id}"),
+        detail: error.to_string(),
+    })
 }
 
 /// Lets go of rows that an agent has left behind; `Stale` when it is not gone, or came back meanwhile.

@@ -9,7 +9,7 @@ use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
 use crate::store::row::{AgentRow, DeadLetter, Outgoing, Refused, key};
 use crate::store::unit::Tx;
-use crate::store::write::{FLOOR, OutRange, Verdict, handled, known, out, tick};
+use crate::store::write::{FLOOR, OutRange, Verdict, handled, out, tick};
 
 /// Refusals an agent's log keeps.
 const REFUSALS_KEPT: u64 = 1000;
@@ -169,8 +169,7 @@ fn answer(tx: &mut Tx<'_>, row: &mut AgentRow, answer: Answer, at_ms: u64) -> Re
             if row.claim.take().is_none() {
                 return Ok(Verdict::Stale);
             }
-            row.owner = Some(by);
-            known::note_owner(tx, row);
+            super::agent::own(tx, row, Some(by))?;
             row.version += 1;
             out::enqueue(tx, row, reply, at_ms);
         }
