@@ -55,11 +55,10 @@ impl Roles {
         manifests: &Manifests,
         caller: &PublicKey,
     ) -> Result<Role, BackendError> {
-        let node = self.in_node(caller);
-        if node > Role::Stranger {
-            return Ok(node);
+        let mut best = self.in_node(caller);
+        if best == Role::Operator {
+            return Ok(best);
         }
-        let mut best = Role::Stranger;
         for id in store.agents_that_know(caller)? {
             let Some(row) = store.agent(id)? else { continue };
             let manifest = manifests.get(store, id, row.version)?;
