@@ -64,6 +64,10 @@ pub enum PurseError {
     /// It will never be done as asked: expired, malformed, of another network. Nothing left.
     #[error("{0}")]
     Refused(String),
+    /// An invoice of this very wallet, which the account cannot pay from inside: its own, paid, withdrawn. The payment
+    /// was not begun, whatever look-up shows of the invoice.
+    #[error("{0}")]
+    Inside(String),
     /// The account has no such invoice or payment.
     #[error("not found")]
     NotFound,
@@ -84,6 +88,8 @@ impl From<PurseError> for Error {
             PurseError::InsufficientBalance => ErrorCode::InsufficientBalance,
             PurseError::Failed(_) => ErrorCode::PaymentFailed,
             PurseError::Refused(_) => ErrorCode::Other,
+            // To be believed as it is: the account may see the invoice under the same hash, and nothing else.
+            PurseError::Inside(_) => ErrorCode::Restricted,
             PurseError::NotFound => ErrorCode::NotFound,
             PurseError::NotSupported(_) => ErrorCode::NotImplemented,
             PurseError::Unknown | PurseError::Unavailable(_) => ErrorCode::Internal,

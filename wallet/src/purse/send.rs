@@ -142,7 +142,11 @@ impl Inner {
     /// One account pays another's invoice in the ledger, and the invoice is closed to the outside.
     async fn begin_inside(&self, order: Order) -> Result<(), PurseError> {
         let (hash, at_ms) = (order.hash, self.now_ms());
-        let payee = self.book.write(move |draft| order.inside(draft, at_ms)).await?;
+        let begun = self.book.write(move |draft| order.inside(draft, at_ms)).await;
+        let payee = begun.map_err(|error| match error {
+            PurseError::Refused(why) => PurseError::Inside(why),
+            error => error,
+        })?;
         if let Some(payee) = payee {
             // Where this fails, what comes for the invoice is sent back when it comes.
             if let Err(error) = self.close(hash).await {

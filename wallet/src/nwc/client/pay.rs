@@ -207,11 +207,15 @@ impl Attempt {
 impl Attempt {
     /// The wallet has the invoice of the other side, and shows that instead of a payment. By itself it says nothing;
     /// but what the wallet refused to pay, and has not been paid, is not paid. Once it is settled nobody can say by
-    /// whom.
+    /// whom, until our request is void and the invoice has expired: a payment of ours would be shown by then.
     fn knows_the_invoice(&mut self, invoice: State, now_ms: u64) -> Next {
+        let is_final = now_ms / 1000 >= self.final_at;
         match self.said.take() {
-            Some(error) if !matches!(invoice, State::Settled | State::Accepted) => {
+            Some(error) if is_final || !matches!(invoice, State::Settled | State::Accepted) => {
                 Next::Done(Outcome::Failed { code: error.code, message: error.message })
+            }
+            None if is_final => {
+                failed(ErrorCode::NotFound, "the wallet knows the invoice and no payment of it")
             }
             said => {
                 self.said = said;
@@ -351,7 +355,25 @@ mod tests {
         let mut payment = attempt();
         payment.answered(no(ErrorCode::Other), 0);
         assert_eq!(payment.found(Found::Known(invoice.clone()), 0), Next::LookUp { after_ms: 1_000 });
+        // Whoever paid it: a payment of ours would be shown by then.
+        assert_eq!(payment.found(Found::Known(invoice.clone()), 1_000_000), failed(ErrorCode::Other));
+        let mut payment = attempt();
+        payment.answered(no(ErrorCode::Other), 0);
         invoice.state = State::Pending;
         assert_eq!(payment.found(Found::Known(invoice), 0), failed(ErrorCode::Other));
+    }
+
+    #[test]
+    fn a_lost_answer_about_ones_own_invoice_ends_when_it_cannot_be_paid_any_more() {
+        for state in [State::Pending, State::Expired, State::Failed, State::Accepted, State::Settled] {
+            let Found::Known(mut invoice) = known(state, Some(PREIMAGE), PREIMAGE.hash()) else { panic!() };
+            invoice.direction = Direction::Incoming;
+            let mut payment = Attempt::new(PREIMAGE.hash(), 1_000, u64::MAX, 1_000);
+            payment.timed_out(0);
+            let before = payment.found(Found::Known(invoice.clone()), 999_999);
+            assert!(matches!(before, Next::LookUp { .. }), "{state:?} {before:?}");
+            let over = payment.found(Found::Known(invoice), 1_000_000);
+            assert!(matches!(over, Next::Done(Outcome::Failed { .. })), "{state:?} {over:?}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::rig::{Rig, holder, id, payment};
 use crate::account::Holder;
 use crate::backend::{Backend, Error as BackendError, Keysend as Send, Preimage, State as Status};
 use crate::msat::Msat;
-use crate::nwc::message::{Direction, HoldOrder, ListQuery, State, Topic};
+use crate::nwc::message::{Direction, Error, HoldOrder, ListQuery, State, Topic};
 use crate::nwc::purse::{Payment, Purse, PurseError, Steer};
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn accounts_of_one_wallet_pay_each_other_in_the_ledger() {
     let own = rig.invoice("alice", 1, 3).await.unwrap().invoice.unwrap();
     assert_eq!(
         rig.pay("alice", &own, 4).await,
-        Err(PurseError::Refused("the invoice is this account's own".to_owned()))
+        Err(PurseError::Inside("the invoice is this account's own".to_owned()))
     );
     rig.adds_up().await;
 }
@@ -97,7 +97,14 @@ async fn income_is_whose_invoice_it_was_and_else_the_operators() {
     assert_eq!((told, notice.transaction.amount), (holder("bob"), Msat::from_sat(3_000)));
     assert!(notice.transaction.proof().is_some());
     assert_eq!(rig.balance("bob").await, 13_000_000);
-    assert!(matches!(rig.pay("alice", &bolt11, 2).await, Err(PurseError::Refused(_))), "it is paid");
+    // Also to the account itself, which sees its invoice settled and must not take that for its payment.
+    for (name, request) in [("alice", 2), ("bob", 3)] {
+        let refused = rig.pay(name, &bolt11, request).await;
+        assert!(matches!(refused, Err(PurseError::Inside(_))), "it is paid: {refused:?}");
+        let told = Error::from(refused.unwrap_err());
+        assert!(told.code.is_refusal(), "what certainly was not begun is said in such a way: {told}");
+    }
+    assert_eq!(rig.balance("bob").await, 13_000_000);
     let gift = Send {
         payee: rig.ours.id(),
         amount: Msat::from_sat(7),
