@@ -25,6 +25,20 @@ async fn status(home: &Home) -> Result<Value> {
     shown.into_iter().next().context("a status")
 }
 
+/// What goes out of far that has this text: at which stage it is, and whether a relay has it.
+async fn outgoing(home: &Home, text: &str) -> Result<(String, bool)> {
+    let list = home.oa(&["ls", "--json", "/agents/far/outbox"]).await?.json()?;
+    for name in list.iter().filter_map(|entry| field(entry, "name")).filter(|name| name.ends_with(".json")) {
+        let item = home.oa(&["cat", &format!("/agents/far/outbox/{name}")]).await?.ok()?;
+        let item: Value = serde_json::from_str(&item)?;
+        if field(&item, "text") == Some(text) {
+            let is_sent = item.get("sent").and_then(Value::as_bool).unwrap_or_default();
+            return Ok((field(&item, "stage").unwrap_or_default().to_owned(), is_sent));
+        }
+    }
+    anyhow::bail!("nothing says {text:?}: {list:?}")
+}
+
 fn failed(done: &Done, code: i32, sentence: &str) -> Result<()> {
     ensure!(done.code == Some(code), "{code} is wanted: {done:?}");
     ensure!(done.stderr.contains(sentence), "{sentence:?} is wanted: {done:?}");
@@ -33,7 +47,7 @@ fn failed(done: &Done, code: i32, sentence: &str) -> Result<()> {
 
 #[tokio::test]
 async fn an_agent_answers_with_a_key_that_is_elsewhere_and_waits_for_it() -> Result<()> {
-    let mut bunker = TheirBunker::start("bunker").await?;
+    let bunker = TheirBunker::start("bunker").await?;
     let world = World::new()?;
     let home = world.home("a")?;
     let mut up = home.up().start().await?;
@@ -48,6 +62,7 @@ async fn an_agent_answers_with_a_key_that_is_elsewhere_and_waits_for_it() -> Res
     let key = status(&home).await?;
     ensure!(key.pointer("/key/in") == Some(&"bunker".into()), "{key}");
     ensure!(key.pointer("/key/away_since") == Some(&Value::Null), "{key}");
+    ensure!(key.pointer("/key/lease/held") == Some(&true.into()), "{key}");
     // After a restart the node is still let in.
     ensure!(up.terminate(DEADLINE).await? == 0);
     up.restart().await?;
@@ -69,9 +84,19 @@ async fn an_agent_answers_with_a_key_that_is_elsewhere_and_waits_for_it() -> Res
     let status = eventually(DEADLINE, away).await?;
     ensure!(field(&status, "lifecycle").is_some_and(|lifecycle| lifecycle != "quarantined"), "{status}");
     ensure!(home.oa(&["dm", "concierge", "ping"]).await?.ok()? == "pong\n");
+    // What it says meanwhile waits for its signature.
+    home.oa(&["append", "/agents/far/inbox/new", r#"{"text":"four"}"#]).await?.ok()?;
+    let said = eventually(DEADLINE, || outgoing(&home, "You said: four")).await?;
+    ensure!(said == ("unsigned".to_owned(), false), "{said:?}");
     bunker.resume()?;
     let said = client.answer(three, 3 * DEADLINE).await?;
     ensure!(said.text() == Some("You said: three"), "{said:?}");
+    let is_sent = || async {
+        let said = outgoing(&home, "You said: four").await?;
+        ensure!(said.1, "{said:?}");
+        Ok(())
+    };
+    eventually(3 * DEADLINE, is_sent).await?;
     ensure!(
         home.oa(&["logs", "far", "--refused", "--json"]).await?.json()?.is_empty(),
         "nothing was refused"
