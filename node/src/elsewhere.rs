@@ -144,12 +144,11 @@ impl Reach {
             Adopted::Missing(absent) => json!({ "in": "file", "why": absent.why(), "lease": lease }),
             Adopted::Bunker(signer) => {
                 let link = signer.bunker().link();
-                let silence = link.silence();
                 json!({
                     "in": "bunker",
                     "relays": link.remote().relays,
-                    "away_since": silence.as_ref().map(|Silence { since_ms, .. }| since_ms / 1000),
-                    "why": silence.map(|silence| silence.why),
+                    "away_since": link.silence().map(|Silence { since_ms, .. }| since_ms / 1000),
+                    "why": signer.trouble(),
                     "lease": lease,
                 })
             }

@@ -211,9 +211,14 @@ async fn a_bunker_that_is_away_is_not_waited_for_again_until_it_is_back() {
     let asked = wire.calls.lock().unwrap().iter().filter(|call| !matches!(call, Call::Ping)).count();
     assert_eq!(asked, 1, "only whether it is back is asked");
     is_there.store(true, Ordering::Relaxed);
+    assert!(wary.trouble().is_some_and(|why| why.contains("no answer")), "{:?}", wary.trouble());
     back.notified().await;
     assert_eq!(link.silence(), None);
     wary.sign(note()).await.unwrap();
+    assert_eq!(wary.trouble(), None);
+    // What it does not allow is told, too, and is no silence.
+    is_away(wary.nip04_encrypt(&peer.public_key(), "x").await, "unsupported");
+    assert!(link.silence().is_none() && wary.trouble().is_some_and(|why| why.contains("unsupported")));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 //! Everybody's mail stands in one line to be opened. Who waited for a bunker that does not answer, each time anew, would
 //! hold up all of it; so after the first silence calls fail at once, and a task asks now and then whether it is back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use oa_nips::nostr::util::BoxedFuture;
@@ -25,17 +25,25 @@ pub struct Wary {
     is_asking: Arc<AtomicBool>,
     /// Told when it is back.
     back: Arc<Notify>,
+    /// Why the last call came to nothing, if another time it may not.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Wary {
     /// A wary signer; `back` is told when the bunker answers again after a silence.
     pub fn new(bunker: Bunker, back: Arc<Notify>) -> Self {
-        Self { bunker, is_asking: Arc::default(), back }
+        Self { bunker, is_asking: Arc::default(), back, trouble: Arc::default() }
     }
 
     /// The bunker.
     pub fn bunker(&self) -> &Bunker {
         &self.bunker
+    }
+
+    /// Why nothing comes of calls now: it is away, asks its owner first, or does not allow what is asked.
+    pub fn trouble(&self) -> Option<String> {
+        let silence = self.bunker.link().silence().map(|silence| silence.why);
+        silence.or_else(|| self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     async fn ask<T>(&self, call: impl Future<Output = Result<T, SignerError>>) -> Result<T, SignerError> {
@@ -47,6 +55,11 @@ impl Wary {
         if self.bunker.link().silence().is_some() {
             self.ask_again();
         }
+        let trouble = match &outcome {
+            Err(SignerError::Unavailable(why)) => Some(why.clone()),
+            Ok(_) | Err(SignerError::Refused(_)) => None,
+        };
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
         outcome
     }
 
