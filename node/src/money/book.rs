@@ -62,6 +62,12 @@ impl Book {
         Committed(&self.store)
     }
 
+    /// Keeps others from writing, for who compares all of it.
+    #[cfg(test)]
+    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Does a piece of work, and lands what it changed and what it adds to its list as one unit.
     ///
     /// # Errors

@@ -110,7 +110,8 @@ impl Money {
             }
             let amount = Some(asked.amount_msat);
             Ledger::new(draft).note_invoice(&hash, holder, amount, now_ms, expires_ms)?;
-            let place = item::add(draft, holder, &Item::new(now_ms, What::Invoice(invoice.clone())))?;
+            let place =
+                item::add(draft, holder, &Item::new(now_ms, What::Invoice(Box::new(invoice.clone()))))?;
             item::set_call(draft, &call, &place)?;
             let waiting = Waiting { place: place.clone(), made_ms: now_ms, expires_ms };
             item::set_invoice(draft, &hash, &waiting)?;

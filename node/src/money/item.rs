@@ -61,7 +61,7 @@ pub(super) struct Item {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum What {
     Payment(Box<Payment>),
-    Invoice(Invoice),
+    Invoice(Box<Invoice>),
     Transfer(Transfer),
     Deposit(Deposit),
 }

@@ -173,12 +173,9 @@ impl Money {
             return;
         }
         let hash = notification.transaction.payment_hash.0;
-        match lock(&self.inner.watched).get_mut(&hash) {
-            Some(watched) => {
-                watched.next_ms = 0;
-                return;
-            }
-            None => {}
+        if let Some(watched) = lock(&self.inner.watched).get_mut(&hash) {
+            watched.next_ms = 0;
+            return;
         }
         // Too late for its invoice, or for none of ours: then the balance tells, if it is true.
         if self.is_ours(&hash).unwrap_or(false) {

@@ -26,6 +26,7 @@ pub(crate) fn shown(config: &Config) -> Arc<Value> {
         "dormant_after_s": config.dormant_after.as_secs(),
         "allow_private": config.allow_private,
         "http_private": config.http_private,
+        "wallet": config.wallet.as_ref().map(|wallet| json!({ "key": wallet.uri.wallet, "relays": wallet.uri.relays })),
         "srv": config.srv.keys().collect::<Vec<_>>(),
         "tools": config.tools.iter().map(|(name, _)| name).collect::<Vec<_>>(),
     }))

@@ -1,7 +1,6 @@
 //! What cannot be paid, and what the refusal says.
 
 use oa_nips::files::Code;
-use oa_wallet::backend::{Backend as _, InvoiceRequest};
 use oa_wallet::msat::Msat;
 
 use super::rig::{Fate, Rig};
@@ -20,11 +19,11 @@ async fn rig() -> Rig {
 }
 
 async fn refused(rig: &mut Rig, invoice: &str, code: Code, words: &str) {
-    let before = (rig.standing(0), rig.verified().postings);
+    let before = (rig.standing(0), rig.verified().await.postings);
     let error = rig.pay(0, invoice, Caps::default()).await.unwrap_err();
     assert_eq!(error.code, code, "{invoice}: {error}");
     assert!(error.reason.contains(words), "{words:?} is wanted: {error}");
-    assert_eq!((rig.standing(0), rig.verified().postings), before, "nothing was posted");
+    assert_eq!((rig.standing(0), rig.verified().await.postings), before, "nothing was posted");
 }
 
 #[tokio::test]
@@ -137,6 +136,41 @@ async fn a_payment_that_costs_more_than_was_held_back_becomes_a_debt_that_pauses
     rig.give(0, SAT(100)).await;
     assert_eq!(rig.standing(0), [95_000, 0, 0]);
     rig.pay(0, &next, Caps::default()).await.unwrap();
-    let request = InvoiceRequest { amount: Some(SAT(1)), description: String::new(), expiry_s: 60 };
-    let _ = rig.other.invoice(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_who_pay_one_invoice_at_once_one_does() {
+    let mut rig = rig().await;
+    rig.give(1, SAT(1000)).await;
+    let (bill, hash) = rig.bill(Some(SAT(10))).await;
+    rig.bank.set(hash, Fate::Hangs);
+    let keys = [rig.key(), rig.key(), rig.key()];
+    let both =
+        (rig.pay_by(0, &bill, Caps::default(), keys[0]), rig.pay_by(1, &bill, Caps::default(), keys[1]));
+    let (first, second) = tokio::join!(both.0, both.1);
+    let [paid, busy] = if first.is_ok() { [first, second] } else { [second, first] };
+    assert_eq!(paid.unwrap()["state"], "pending");
+    assert_eq!(busy.unwrap_err().code, Code::Unavailable);
+    let again = rig.pay_by(0, &bill, Caps::default(), keys[2]).await.unwrap_err();
+    assert!(again.reason.contains("being paid"), "{again}");
+    rig.bank.set(hash, Fate::Paid { fee: SAT(1) });
+    rig.quiet().await;
+    assert_eq!(rig.bank.sent(&hash), 1);
+    assert_eq!(rig.standing(0)[0] + rig.standing(1)[0], 1_989_000);
+}
+
+#[tokio::test]
+async fn what_hangs_when_the_node_dies_stays_reserved_and_is_paid_by_the_same_request() {
+    let mut rig = rig().await;
+    let (bill, hash) = rig.bill(Some(SAT(10))).await;
+    rig.bank.set(hash, Fate::Hangs);
+    let key = rig.key();
+    assert_eq!(rig.pay_by(0, &bill, Caps::default(), key).await.unwrap()["state"], "pending");
+    assert_eq!(rig.standing(0), [980_000, 20_000, 0]);
+    rig.crash();
+    assert_eq!(rig.standing(0), [980_000, 20_000, 0], "held over the restart");
+    rig.bank.set(hash, Fate::Paid { fee: SAT(2) });
+    let paid = rig.pay_by(0, &bill, Caps::default(), key).await.unwrap();
+    assert_eq!((paid["state"].as_str(), paid["fee_msat"].as_u64()), (Some("settled"), Some(2000)));
+    assert_eq!((rig.standing(0), rig.bank.sent(&hash)), ([988_000, 0, 0], 1));
 }

@@ -72,7 +72,7 @@ async fn what_the_wallet_has_besides_is_the_operators_and_what_it_lacks_too() {
     rig.bank.wallet.pay(&bill, None, SAT(1)).await.unwrap();
     assert_eq!(rig.money.compare().await.unwrap(), Compared::Adjusted);
     assert_eq!((operator(&rig), rig.standing(0)[0]), (Msat::ZERO, 300_000), "agents keep what is theirs");
-    assert_eq!(rig.verified().balances.book().suspense.get(), -50_000);
+    assert_eq!(rig.verified().await.balances.book().suspense.get(), -50_000);
     let order = oa_wallet::backend::InvoiceRequest {
         amount: Some(SAT(60)),
         description: String::new(),
@@ -81,7 +81,7 @@ async fn what_the_wallet_has_besides_is_the_operators_and_what_it_lacks_too() {
     let made = rig.bank.wallet.invoice(order).await.unwrap();
     rig.other.pay(&made.bolt11, None, SAT(1)).await.unwrap();
     assert_eq!(rig.money.compare().await.unwrap(), Compared::Adjusted);
-    assert_eq!((operator(&rig), rig.verified().balances.book().suspense.get()), (SAT(10), 0));
+    assert_eq!((operator(&rig), rig.verified().await.balances.book().suspense.get()), (SAT(10), 0));
     assert_eq!(rig.money.compare().await.unwrap(), Compared::Equal);
 }
 

@@ -287,14 +287,15 @@ impl Rig {
     }
 
     /// Checks that the ledger is what its postings say.
-    pub(super) fn verified(&self) -> Verified {
+    pub(super) async fn verified(&self) -> Verified {
+        let _still = self.money.inner.book.hold().await;
         verify(&self.money.inner.book.rows()).unwrap()
     }
 
     /// Waits until no payment is under way.
     pub(super) async fn quiet(&self) {
         let deadline = tokio::time::Instant::now() + DEADLINE;
-        while self.verified().open_payments > 0 {
+        while self.verified().await.open_payments > 0 {
             assert!(tokio::time::Instant::now() < deadline, "payments are still under way");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
