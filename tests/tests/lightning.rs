@@ -160,9 +160,22 @@ async fn many(alice: &mut Side, bob: &mut Side) -> Result<()> {
     Ok(())
 }
 
+/// SIGTERM and a new start: peers that LDK would dial within a minute are dialled at once.
+async fn comes_back(world: &mut Lightning) -> Result<()> {
+    let began = Instant::now();
+    let code = world.bob.wallet.terminate(TOGETHER).await?;
+    ensure!(code == 0, "{}", world.bob.wallet.stderr()?);
+    let ended = began.elapsed();
+    let ready = world.bob.wallet.restart().await?;
+    world.usable().await?;
+    println!("ended after {ended:?}, ready after {ready:?}, its channel usable after {:?}", began.elapsed());
+    ensure!(began.elapsed() < TOGETHER / 3, "its channel comes back at once");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_pay_each_other_in_every_way_and_their_books_agree() -> Result<()> {
-    let world = Lightning::start().await?;
+    let mut world = Lightning::start().await?;
     println!("a channel after {:?}", world.took);
     let (mut alice, mut bob) = (Side::new(&world.alice).await?, Side::new(&world.bob).await?);
     let began_with = [alice.has_msat, bob.has_msat];
@@ -178,6 +191,10 @@ async fn operators_pay_each_other_in_every_way_and_their_books_agree() -> Result
     alice.gave(&mut bob, price);
     alice.gave(&mut bob, price);
     many(&mut alice, &mut bob).await?;
+    comes_back(&mut world).await?;
+    let there = Msat::new(4_004);
+    alice.pays(&bob, there).await?;
+    alice.gave(&mut bob, there);
     let own = alice.customer.invoice(Msat::from_sat(5)).await?;
     let began = Instant::now();
     let refused = alice.customer.pay(own).await?;

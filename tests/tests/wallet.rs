@@ -167,7 +167,7 @@ async fn a_wallet_is_made_once_and_real_ones_keep_play_money_out() -> Result<()>
     ensure!(done.code == Some(0) && seed.split_whitespace().count() == 24, "{done:?}");
     let second = seed.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
     ensure!(!done.stdout.contains(&second) && !done.stderr.contains(&second), "shown on a terminal only");
-    ensure!(done.stdout.contains("oa wallet address"), "how to get the first coins: {}", done.stdout);
+    ensure!(done.stdout.contains(" wallet address\n"), "how to get the first coins: {}", done.stdout);
     failed(&home.oa_wallet(&esplora).await?, 1, "there is a wallet already")?;
     failed(&home.oa_wallet(&["run", "--fake"]).await?, 2, "no play money goes into it")?;
     let path = home.dir().join("wallet/seed");

@@ -71,6 +71,7 @@ impl Init {
 pub(crate) struct Made {
     place: Place,
     coins: Coins,
+    relays: Vec<String>,
     key: oa_nips::nostr::PublicKey,
     /// Of a real one.
     seed: Option<Seed>,
@@ -93,11 +94,11 @@ pub(crate) fn make(context: &Context, init: &Init) -> Result<Made> {
     let seed = if init.fake { None } else { Some(Seed::create(&place.seed()).map_err(no_seed)?) };
     let key = make_key(&place, context)?;
     std::fs::write(place.config(), template(coins, &relays, &init.listen, &chain))?;
-    Ok(Made { place, coins, key, seed })
+    Ok(Made { place, coins, relays, key, seed })
 }
 
 pub(crate) fn run(context: &Context, init: &Init) -> Result<()> {
-    let Made { place, coins, key, seed } = make(context, init)?;
+    let Made { place, coins, relays, key, seed } = make(context, init)?;
     let output = context.output;
     output.object(&json!({
         "event": "initialised",
@@ -122,8 +123,18 @@ pub(crate) fn run(context: &Context, init: &Init) -> Result<()> {
         }
         None => {}
     }
-    output.say(format!("\n{}", next_steps(coins)));
+    let relay = relays.first().map(String::as_str).unwrap_or_default();
+    output.say(format!("\n{}", next_steps(coins, &of_home(context), relay)));
     Ok(())
+}
+
+/// How a command names this home, where it is not the usual one.
+fn of_home(context: &Context) -> String {
+    if std::env::home_dir().is_some_and(|home| home.join(".oa") == context.home) {
+        String::new()
+    } else {
+        format!(" --home {}", context.home.display())
+    }
 }
 
 /// The key that the wallet answers under, made here.
@@ -225,30 +236,44 @@ fn template(coins: Coins, relays: &[String], listen: &[String], chain: &str) -> 
     text
 }
 
-/// The first coins, and inbound liquidity.
-fn next_steps(coins: Coins) -> &'static str {
-    match coins {
-        Coins::PlayMoney => {
-            "oa-wallet run starts it with 1,000,000 sat of play money in the operator's account: worth nothing, and\n\
-             payable between accounts of this wallet only."
-        }
-        Coins::Regtest => {
-            "Then: oa-wallet run. The first coins: oa wallet address, and mine to it (bitcoin-cli -regtest\n\
-             generatetoaddress 101 ADDRESS). Inbound liquidity: open a channel to another node of your chain with\n\
-             oa wallet open ID@HOST:PORT AMOUNT --push AMOUNT, or let it open one to you."
-        }
-        Coins::Signet | Coins::Testnet => {
-            "Then: oa-wallet run. The first coins: oa wallet address, and ask a faucet of the network for some; they\n\
-             are worth nothing. Inbound liquidity: spend over a channel that you opened (oa wallet open), or name a\n\
-             provider (LSPS2) under [lsp] in wallet.toml."
-        }
-        Coins::Mainnet => {
-            "REAL MONEY. Then: oa-wallet run. The first coins: oa wallet address, and send little to it. To pay, open\n\
-             a channel to a well-connected node: oa wallet open ID@HOST:PORT AMOUNT. To be paid, you need inbound\n\
-             liquidity: name a provider (LSPS2) under [lsp] in wallet.toml, and it opens a channel with the first\n\
-             payment; or spend over your own channel first, or buy one. Back up: the words, and oa wallet backup."
-        }
+/// How to go on: the first coins, and inbound liquidity. `home` is how commands name this home, if they have to.
+fn next_steps(coins: Coins, home: &str, relay: &str) -> String {
+    let run = format!(
+        "  oa-wallet{home} run\n      It is spoken to on {relay}: oa up or oa relay runs a relay there.\n"
+    );
+    if coins == Coins::PlayMoney {
+        return format!(
+            "Next:\n{run}      It has 1,000,000 sat in the operator's account: worth nothing, and payable between\n      \
+             accounts of this wallet only."
+        );
     }
+    let (coins_from, more) = match coins {
+        Coins::Regtest => (
+            "mine to it: bitcoin-cli -regtest generatetoaddress 101 ADDRESS",
+            "To be paid, give the other side some of your channel with --push, or let it open one to you.\n\
+             `oa devnet` has all of this ready.",
+        ),
+        Coins::Signet => (
+            "ask a faucet for some, such as https://signetfaucet.com: they are worth nothing",
+            "To be paid, you need inbound liquidity: pay something over your channel first, or name a provider\n\
+             (LSPS2) under [lsp] in wallet.toml.",
+        ),
+        Coins::Testnet => (
+            "ask a faucet for some, such as https://coinfaucet.eu: they are worth nothing",
+            "To be paid, you need inbound liquidity: pay something over your channel first, or name a provider\n\
+             (LSPS2) under [lsp] in wallet.toml.",
+        ),
+        Coins::Mainnet | Coins::PlayMoney => (
+            "send some to it; this is REAL MONEY, so little",
+            "To be paid, you need inbound liquidity: name a provider (LSPS2) under [lsp] in wallet.toml, and it opens\n\
+             a channel with the first payment; or pay something over your own channel first; or buy a channel.\n\
+             Back up: the words, and oa wallet backup.",
+        ),
+    };
+    format!(
+        "Next:\n{run}  oa{home} wallet address\n      The first coins: {coins_from}.\n  oa{home} wallet open \
+         ID@HOST:PORT 100000\n      A channel of 100,000 sat, to pay with, once the coins are confirmed.\n{more}"
+    )
 }
 
 /// Whether a home has a wallet of play money, or none at all, in which case it gets one.
