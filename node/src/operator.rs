@@ -47,10 +47,10 @@ use self::frames::{Assembled, Assemblies};
 use self::front::Front;
 use self::limit::Rates;
 use self::post::{Post, To};
+use self::tree::Operation;
 use self::watch::{Listeners as _, Watches};
 use crate::namespace::rights::Role;
 use crate::store::backend::BackendError;
-use crate::store::row::OpRow;
 use crate::store::write::{Verdict, Write};
 
 /// Events being dealt with at once, those that wait for a slow call among them.
@@ -212,18 +212,21 @@ impl Server {
     async fn once(&self, caller: &PublicKey, request: &Request) -> Reply {
         let shared = &self.front.admin.shared;
         let digest = digest(request);
-        if let Some(done) = shared.store.op(caller, &request.op)? {
-            if done.request == digest {
-                return done.reply;
+        let known = shared.store.op(caller, &request.op)?;
+        let was_begun = match known {
+            Some(known) if known.request != digest => {
+                return Err(OpError::new(Code::Exists, "this op id belongs to another request"));
             }
-            return Err(OpError::new(Code::Exists, "this op id belongs to another request"));
-        }
-        let at_ms = shared.time.now_ms();
-        let keep = |reply: &Reply| {
-            let row = OpRow { request: digest, reply: reply.clone(), at_ms };
-            Write::Op(*caller, request.op, Box::new(row))
+            Some(known) if !known.begun => return known.reply,
+            known => known.is_some(),
         };
-        self.front.change(caller, request, &keep).await
+        let operation = Operation { caller, request, digest, at_ms: shared.time.now_ms(), was_begun };
+        let reply = self.front.change(operation).await;
+        // A refusal is an answer too: what was refused is not done later, when it comes again.
+        if reply.is_err() && shared.store.op(caller, &request.op)?.is_none() {
+            shared.store.write(operation.kept(&reply)).await?;
+        }
+        reply
     }
 
     async fn reply(&self, to: &To, op: OpId, reply: &Reply) {

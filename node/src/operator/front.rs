@@ -12,7 +12,7 @@ use oa_nips::nostr::util::BoxedFuture;
 
 use super::admin::Admin;
 use super::source::Source;
-use super::tree::{self, Keep, Place};
+use super::tree::{self, Operation, Place};
 use super::watch::Listeners;
 use crate::agent::AgentId;
 use crate::namespace::service::Watch;
@@ -37,9 +37,9 @@ impl Front {
         tree::read(&self.admin, caller, request).await
     }
 
-    /// Does what changes something, together with `keep`.
-    pub(super) async fn change(&self, caller: &PublicKey, request: &Request, keep: Keep<'_>) -> Reply {
-        tree::change(&self.admin, caller, request, keep).await
+    /// Does what changes something, and keeps its reply with it.
+    pub(super) async fn change(&self, operation: Operation<'_>) -> Reply {
+        tree::change(&self.admin, operation).await
     }
 
     /// What a watch of a path reads.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use oa_nips::files::{Code, FileType, OpError, Reply, Request, Stat, Verb};
-use oa_nips::hex::Hex;
+use oa_nips::hex::{Hash, Hex};
 use oa_nips::nostr::PublicKey;
 use oa_nips::nostr::hashes::{Hash as _, HashEngine, sha256};
 
@@ -18,9 +18,9 @@ use crate::namespace::error::Error;
 use crate::namespace::mount::{Found, Mounts};
 use crate::namespace::path::Path;
 use crate::namespace::rights::{self, Right, Rights, Role};
-use crate::namespace::service::{Change, ChangeKey, Class, Context, Effect, Span, Subject, Watch, dir};
+use crate::namespace::service::{Change, ChangeKey, Class, Context, Effect, Span, Subject, Watch, dir, resume};
 use crate::namespace::{with_mounts, within};
-use crate::store::row::AgentRow;
+use crate::store::row::{AgentRow, OpRow};
 use crate::store::write::{AgentChange, Verdict, Write};
 
 /// Names listed at once.
@@ -32,8 +32,35 @@ const TRIES: usize = 8;
 /// What may be done to an agent whose own key another node uses now: it is steered, and taken along.
 const WITHOUT_LEASE: [&str; 3] = ["/ctl", "/export", "/bunker"];
 
-/// Keeps the reply of a mutating operation in the same transaction.
-pub(super) type Keep<'a> = &'a (dyn Fn(&Reply) -> Write + Send + Sync);
+/// A mutating operation: whose, and what it is known by when it comes again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operation<'a> {
+    pub(super) caller: &'a PublicKey,
+    pub(super) request: &'a Request,
+    /// SHA-256 of what was asked.
+    pub(super) digest: Hash,
+    pub(super) at_ms: u64,
+    /// Whether it was begun before, and the node ended before it was answered.
+    pub(super) was_begun: bool,
+}
+
+impl Operation<'_> {
+    /// The write by which its reply is kept, in the transaction of what it changes.
+    pub(super) fn kept(&self, reply: &Reply) -> Write {
+        self.row(reply.clone(), false)
+    }
+
+    /// The write by which it is noted as begun, before it acts outside.
+    fn noted(&self) -> Write {
+        let unknown = "it was begun, and the node ended before it was answered";
+        self.row(Err(OpError::new(Code::OutcomeUnknown, unknown)), true)
+    }
+
+    fn row(&self, reply: Reply, begun: bool) -> Write {
+        let row = OpRow { request: self.digest, reply, begun, at_ms: self.at_ms };
+        Write::Op(*self.caller, self.request.op, Box::new(row))
+    }
+}
 
 /// Whether somebody may be answered at all. A node that does not hold the lease of its key is silent: another may be
 /// answering under it.
@@ -291,8 +318,10 @@ pub(super) async fn read(admin: &Admin, caller: &PublicKey, request: &Request) -
     }
 }
 
-/// Does what changes something, together with `keep`.
-pub(super) async fn change(admin: &Admin, caller: &PublicKey, request: &Request, keep: Keep<'_>) -> Reply {
+/// Does what changes something, and keeps its reply with it. An operation that was begun before is looked up, or done
+/// again, or stays unknown, as its file's class says.
+pub(super) async fn change(admin: &Admin, operation: Operation<'_>) -> Reply {
+    let Operation { caller, request, .. } = operation;
     let place = Place::find(admin, caller, &request.path)?;
     let change = match request.verb {
         Verb::Write => Change::Write(request.body.clone()),
@@ -313,18 +342,22 @@ pub(super) async fn change(admin: &Admin, caller: &PublicKey, request: &Request,
     }
     let key = key(caller, &request.op);
     match found.mount.service.class(&found.rest, &change) {
-        Class::Transactional => transact(admin, &place, &found, &change, key, keep).await,
+        Class::Transactional => transact(admin, &place, &found, &change, key, operation).await,
         class => {
-            // What may not be done twice is noted as unknown before it is done once.
-            if class == Class::AtMostOnce {
-                let unknown = "it was begun, and the node ended before it was answered";
-                let noted = Err(OpError::new(Code::OutcomeUnknown, unknown));
-                admin.shared.store.write(keep(&noted)).await?;
-            }
-            let cx = place.context(key);
-            let acted = found.mount.service.act(&cx, &found.rest, &change).await;
+            let (cx, service) = (place.context(key), &*found.mount.service);
+            let acted = if operation.was_begun {
+                let resumed = resume(service, &cx, &found.rest, &change, class).await;
+                // Nobody can find out now: it stays begun, and whoever asks again may hear more.
+                resumed.map_err(|error| error.at(&place.whole))?
+            } else {
+                // What may not simply be done again is noted before it is done.
+                if class != Class::Idempotent {
+                    admin.shared.store.write(operation.noted()).await?;
+                }
+                service.act(&cx, &found.rest, &change).await
+            };
             let reply: Reply = acted.map_err(|error| error.at(&place.whole).into());
-            admin.shared.store.write(keep(&reply)).await?;
+            admin.shared.store.write(operation.kept(&reply)).await?;
             reply
         }
     }
@@ -348,7 +381,7 @@ async fn transact(
     found: &Found<'_>,
     change: &Change,
     key: ChangeKey,
-    keep: Keep<'_>,
+    operation: Operation<'_>,
 ) -> Reply {
     let shared = &admin.shared;
     // A tick that runs has the agent's files to itself.
@@ -374,7 +407,7 @@ async fn transact(
     });
     let removed = writes.iter().any(|write| matches!(write, Write::ChangeAgent(_, AgentChange::Remove)));
     let after = After::of(&writes);
-    writes.push(keep(&reply));
+    writes.push(operation.kept(&reply));
     let verdicts = shared.store.commit(writes).await?;
     match verdicts.iter().find(|verdict| verdict.stops_unit()) {
         Some(Verdict::NameTaken) => {

@@ -273,6 +273,9 @@ pub struct OpRow {
     pub request: Hash,
     /// What was answered.
     pub reply: Result<Vec<u8>, oa_nips::files::OpError>,
+    /// It was begun, and its end is not known yet: the reply is what is true until then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun: bool,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
 }

@@ -53,7 +53,7 @@ impl Host for Counting {
                 return Err(OpError::new(Code::Io, "no"));
             }
             let reply: Reply = Ok(format!("did {body}").into_bytes());
-            let row = OpRow { request: Hex::ZERO, reply: reply.clone(), at_ms: 0 };
+            let row = OpRow { request: Hex::ZERO, reply: reply.clone(), begun: false, at_ms: 0 };
             self.store.write(Write::Op(*caller, request.op, Box::new(row))).await?;
             self.did.lock().unwrap().push(body.clone());
             if *self.dies_at.lock().unwrap() == Some(body) {
@@ -229,6 +229,13 @@ async fn a_queue_is_forgotten_when_none_of_its_commands_could_come_again() {
     let desk = Desk::new();
     desk.take(0, "a", EXPIRES_S_MAX).await;
     desk.replies(1).await;
+    // The reply is there before its driver has looked that nothing follows.
+    let is_driven = || desk.queues.lanes().values().any(|lane| lane.is_driven);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while is_driven() {
+        assert!(tokio::time::Instant::now() < deadline, "its driver does not end");
+        tokio::task::yield_now().await;
+    }
     desk.clock.0.store(NOW_S + FORGET_S, Ordering::Relaxed);
     desk.queues.forget().await.unwrap();
     assert_eq!(desk.rows(), 1);
