@@ -2,6 +2,7 @@
 
 mod clients;
 mod codec;
+mod liars;
 pub(super) mod play;
 mod rogue;
 mod whole;

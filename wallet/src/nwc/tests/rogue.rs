@@ -19,10 +19,10 @@ use crate::nwc::message::{
 use crate::nwc::seal;
 use crate::nwc::uri::Uri;
 
-const PREIMAGE: Preimage = Preimage([7; 32]);
+pub(super) const PREIMAGE: Preimage = Preimage([7; 32]);
 
 /// What a scripted wallet does with a request.
-enum Deed {
+pub(super) enum Deed {
     Answer(Response),
     After(Duration, Response),
     /// Signed by somebody else in the wallet's name.
@@ -33,17 +33,19 @@ enum Deed {
     Astray(Response),
     /// In the other encryption.
     Otherwise(Response),
+    /// Not a word of JSON, well encrypted.
+    Babble(String),
 }
 
 /// A wallet that follows a script: the request, and how many came before.
-struct Rogue {
-    keys: Keys,
-    uri: Uri,
-    net: Net,
+pub(super) struct Rogue {
+    pub(super) keys: Keys,
+    pub(super) uri: Uri,
+    pub(super) net: Net,
 }
 
 impl Rogue {
-    fn start(
+    pub(super) fn start(
         info: Option<Info>,
         mut script: impl FnMut(&Request, usize) -> Vec<Deed> + Send + 'static,
     ) -> Self {
@@ -73,12 +75,12 @@ impl Rogue {
         Self { keys, uri, net }
     }
 
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         client(&self.net, &self.uri, quick(&self.uri))
     }
 
     /// The requests that were sent, by method, with their ids.
-    async fn asked(&self) -> Vec<(String, EventId)> {
+    pub(super) async fn asked(&self) -> Vec<(String, EventId)> {
         let mut asked = Vec::new();
         for event in self.net.log().into_iter().filter(|event| event.kind == kind::WALLET_REQUEST) {
             let encryption = nwc::Request::read(&event).unwrap().encryption.unwrap();
@@ -95,12 +97,14 @@ async fn do_it(net: &Net, wallet: &Keys, header: &nwc::Request, encryption: Encr
         Encryption::Nip04 => Encryption::Nip44,
         Encryption::Nip44 => Encryption::Nip04,
     };
-    let sealed = async |encryption, response: &Response, request| {
+    let said = async |encryption, text: &str, request| {
         let signer = KeySigner(wallet.clone());
-        let text = seal::encrypt(&signer, &header.client, encryption, &response.to_json()).await.unwrap();
+        let text = seal::encrypt(&signer, &header.client, encryption, text).await.unwrap();
         let at = Timestamp::from_secs(clock() / 1000);
         nwc::response(wallet.public_key(), header.client, request, text, at)
     };
+    let sealed =
+        async |encryption, response: &Response, request| said(encryption, &response.to_json(), request).await;
     let event = match deed {
         Deed::Answer(response) => {
             sealed(encryption, &response, header.id).await.sign_with_keys(wallet).unwrap()
@@ -134,6 +138,7 @@ async fn do_it(net: &Net, wallet: &Keys, header: &nwc::Request, encryption: Encr
         Deed::Astray(response) => {
             sealed(encryption, &response, EventId::all_zeros()).await.sign_with_keys(wallet).unwrap()
         }
+        Deed::Babble(text) => said(encryption, &text, header.id).await.sign_with_keys(wallet).unwrap(),
         Deed::Otherwise(response) => {
             sealed(other, &response, header.id).await.sign_with_keys(wallet).unwrap()
         }
@@ -141,19 +146,19 @@ async fn do_it(net: &Net, wallet: &Keys, header: &nwc::Request, encryption: Encr
     net.send(&relay(1), &event);
 }
 
-fn ok(request: &Request, result: Value) -> Response {
+pub(super) fn ok(request: &Request, result: Value) -> Response {
     Response::ok(request.method(), result)
 }
 
-fn no(request: &Request, code: ErrorCode) -> Response {
+pub(super) fn no(request: &Request, code: ErrorCode) -> Response {
     Response::error(request.method(), Error::new(code, "no"))
 }
 
-fn paid(request: &Request, preimage: Preimage) -> Response {
+pub(super) fn paid(request: &Request, preimage: Preimage) -> Response {
     ok(request, json!({ "preimage": preimage.reveal().to_string(), "fees_paid": 3 }))
 }
 
-fn known(request: &Request, state: State, preimage: Option<Preimage>) -> Response {
+pub(super) fn known(request: &Request, state: State, preimage: Option<Preimage>) -> Response {
     let preimage = preimage.map(|preimage| preimage.reveal().to_string());
     let hash = PREIMAGE.hash().to_string();
     let known = json!({ "type": "outgoing", "state": state, "payment_hash": hash, "amount": 1000,
@@ -161,19 +166,21 @@ fn known(request: &Request, state: State, preimage: Option<Preimage>) -> Respons
     ok(request, known)
 }
 
-fn order() -> PayOrder {
+pub(super) fn order() -> PayOrder {
     PayOrder { invoice: invoice(PREIMAGE, Some(1000), clock() / 1000, 3600), amount: None, metadata: None }
 }
 
-fn settled(fee: u64) -> Outcome {
+pub(super) fn settled(fee: u64) -> Outcome {
     Outcome::Settled { preimage: PREIMAGE, fee: Some(Msat::new(fee)) }
 }
 
-fn modern() -> Option<Info> {
+pub(super) fn modern() -> Option<Info> {
     Some(Info { encryptions: vec![Encryption::Nip04, Encryption::Nip44], ..Info::default() })
 }
 
-async fn pays(script: impl FnMut(&Request, usize) -> Vec<Deed> + Send + 'static) -> (Outcome, Rogue) {
+pub(super) async fn pays(
+    script: impl FnMut(&Request, usize) -> Vec<Deed> + Send + 'static,
+) -> (Outcome, Rogue) {
     let rogue = Rogue::start(modern(), script);
     let outcome = rogue.client().pay_invoice(order()).await.unwrap();
     (outcome, rogue)
