@@ -6,6 +6,8 @@
 //! the frozen change once, under its original key (`perform`), and the agent finds the reply in an envelope.
 
 mod answer;
+#[cfg(test)]
+mod fixture;
 mod perform;
 mod words;
 
@@ -24,7 +26,7 @@ pub(crate) use answer::{Answered, Said, answer, decided, is_code_of_a_waiting, r
 pub(crate) use perform::start;
 
 use crate::agent::AgentId;
-use crate::agent::envelope::{EnvelopeId, Origin};
+use crate::agent::envelope::{EnvelopeId, Heard, Origin};
 use crate::agent::manifest::{Category, Manifest};
 use crate::codes;
 use crate::keyring::Keyring;
@@ -57,6 +59,9 @@ pub(crate) struct Approval {
     /// The envelope in whose tick it was asked for, and who is answered.
     pub(crate) envelope: EnvelopeId,
     pub(crate) origin: Option<Origin>,
+    /// The event of that envelope, if it was one: what is told of the wish is trusted no further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) heard: Option<Heard>,
     /// Names the change: the key it would have had in the tick.
     pub(crate) key: Hash,
     /// Where, in the agent's tree.
@@ -246,6 +251,7 @@ impl Freezer {
             agent: subject.row.id,
             envelope: cx.wake.map_or(Hash::ZERO, |wake| wake.envelope.id),
             origin: cx.wake.and_then(|wake| wake.envelope.origin.clone()),
+            heard: cx.wake.and_then(|wake| wake.envelope.heard.clone()),
             key: Hex(cx.key),
             path: path.to_string(),
             change: Frozen::of(change),
@@ -295,7 +301,35 @@ impl Consent for Freezer {
 
 #[cfg(test)]
 mod tests {
+    use super::fixture::{Supervised, frozen, someone, wish};
     use super::*;
+    use crate::agent::envelope::{Envelope, Kind};
+
+    #[test]
+    fn a_wish_remembers_who_was_behind_it_and_old_rows_are_read() {
+        let heard = Heard { author: someone(), subscriptions: vec!["a".to_owned()], auto_hop: 1 };
+        let origin = Origin {
+            peer: someone(),
+            protocol: oa_nips::mail::Protocol::Nip17,
+            relay: None,
+            mail: None,
+            auto_hop: 0,
+        };
+        let envelope = Envelope {
+            origin: Some(origin.clone()),
+            heard: Some(heard.clone()),
+            ..Envelope::from_node(Kind::Event, "event", 0)
+        };
+        let (writes, refusal) =
+            Supervised::new().freeze(&envelope, "/goals/a.json", &Change::Write(b"x".to_vec()));
+        assert_eq!(refusal.code, Code::ApprovalRequired);
+        let kept = frozen(&writes).unwrap();
+        assert_eq!((kept.origin, kept.heard), (Some(origin), Some(heard)));
+
+        let json = serde_json::to_string(&wish()).unwrap();
+        assert!(!json.contains("heard"), "as rows were before: {json}");
+        assert_eq!(serde_json::from_str::<Approval>(&json).unwrap(), wish());
+    }
 
     #[test]
     fn what_a_change_is_follows_from_its_path() {

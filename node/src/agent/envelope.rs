@@ -216,6 +216,14 @@ impl Envelope {
         }
     }
 
+    /// The same, caused by another: it is answered where that one was, and trusted no further. Whatever an agent, or the
+    /// node for it, makes out of a tick must say so, or a stranger's words would come back as the node's.
+    #[must_use]
+    pub fn because_of(self, cause: Option<&Self>) -> Self {
+        let origin = cause.and_then(|cause| cause.origin.clone());
+        Self { origin, heard: cause.and_then(|cause| cause.heard.clone()), ..self }
+    }
+
     /// The same, let in by a rule; `via` whom it was addressed to, where that is another agent.
     #[must_use]
     pub fn by_rule(self, rule: impl Into<String>, via: Option<(AgentId, PublicKey)>) -> Self {

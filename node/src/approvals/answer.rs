@@ -117,35 +117,16 @@ pub(crate) fn decided(yes: bool, by: PublicKey) -> Stage {
 
 #[cfg(test)]
 mod tests {
-    use oa_nips::hex::{Hash, Hex};
     use oa_nips::nostr::{EventId, Keys};
 
-    use super::super::{Approval, Frozen};
+    use super::super::Approval;
+    use super::super::fixture::{self, ASKED_MS};
     use super::*;
-    use crate::agent::AgentId;
-    use crate::store::row::Blob;
 
-    const CODE: &str = "ABCDEF";
-    const NOW: u64 = 1_000_000;
+    const NOW: u64 = ASKED_MS + 1000;
 
     fn wish(category: Category, state: Stage) -> Versioned {
-        let change = Frozen { verb: "write".to_owned(), body: Blob::default(), to: None };
-        let approval = Approval {
-            id: "00000001".to_owned(),
-            agent: AgentId(0),
-            envelope: Hash::ZERO,
-            origin: None,
-            key: Hex([1; 32]),
-            path: "/goals/a.json".to_owned(),
-            change,
-            category,
-            asked_at_ms: NOW - 1000,
-            expires_at_ms: NOW + 1000,
-            code: codes::digest(CODE),
-            messages: vec![EventId::from_byte_array([5; 32])],
-            state,
-        };
-        (1, approval)
+        (1, Approval { category, state, ..fixture::wish() })
     }
 
     fn mail(body: Body, reply_to: Option<EventId>) -> Mail {

@@ -99,6 +99,7 @@ async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), 
     let asked = Envelope {
         id: approval.envelope,
         origin: approval.origin.clone(),
+        heard: approval.heard.clone(),
         ..Envelope::from_node(Kind::Approval, "", approval.asked_at_ms)
     };
     let cx = Context {
@@ -169,27 +170,8 @@ async fn finish(
     effect: Effect,
 ) -> Result<(), BackendError> {
     let now_ms = shared.time.now_ms();
-    let told = match &outcome {
-        Ok(reply) => json!({
-            "outcome": "done",
-            "reply": std::str::from_utf8(reply).ok(),
-            "reply_base64": STANDARD.encode(reply),
-        }),
-        Err(error) if matches!(approval.state, Stage::Denied { .. } | Stage::Expired) => {
-            json!({ "outcome": approval.state.name(), "reason": error.reason })
-        }
-        Err(error) => json!({ "outcome": "failed", "error": error.code, "reason": error.reason }),
-    };
-    let mut data = json!({ "id": approval.id, "path": approval.path, "verb": approval.change.verb });
-    if let (Some(data), Some(told)) = (data.as_object_mut(), told.as_object()) {
-        data.extend(told.clone());
-    }
     let agent = approval.agent;
-    let envelope = Envelope {
-        origin: approval.origin.clone(),
-        data: Some(data),
-        ..Envelope::from_node(Kind::Approval, &format!("approval:{agent}:{}:{version}", approval.id), now_ms)
-    };
+    let envelope = news(version, &approval, &outcome, now_ms);
     // What was asked is not kept longer than it is needed.
     approval.change = super::Frozen { verb: String::new(), body: Default::default(), to: None };
     let Effect { files, out, mut writes, .. } = effect;
@@ -208,4 +190,54 @@ async fn finish(
     }
     shared.hooks.landed(after, &verdicts, &shared.outbox);
     Ok(())
+}
+
+/// What the agent is told of the end of its wish: trusted, and answered, like the envelope that it wished in.
+fn news(version: u64, approval: &Approval, outcome: &Result<Vec<u8>, Error>, now_ms: u64) -> Envelope {
+    let told = match outcome {
+        Ok(reply) => json!({
+            "outcome": "done",
+            "reply": std::str::from_utf8(reply).ok(),
+            "reply_base64": STANDARD.encode(reply),
+        }),
+        Err(error) if matches!(approval.state, Stage::Denied { .. } | Stage::Expired) => {
+            json!({ "outcome": approval.state.name(), "reason": error.reason })
+        }
+        Err(error) => json!({ "outcome": "failed", "error": error.code, "reason": error.reason }),
+    };
+    let mut data = json!({ "id": approval.id, "path": approval.path, "verb": approval.change.verb });
+    if let (Some(data), Some(told)) = (data.as_object_mut(), told.as_object()) {
+        data.extend(told.clone());
+    }
+    let name = format!("approval:{}:{}:{version}", approval.agent, approval.id);
+    Envelope {
+        origin: approval.origin.clone(),
+        heard: approval.heard.clone(),
+        data: Some(data),
+        ..Envelope::from_node(Kind::Approval, &name, now_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oa_nips::mail::Protocol;
+
+    use super::super::fixture::{someone, wish};
+    use super::*;
+    use crate::agent::envelope::{Heard, Origin};
+
+    #[test]
+    fn the_end_of_a_wish_is_told_in_the_name_of_who_was_behind_it() {
+        let heard = Heard { author: someone(), subscriptions: Vec::new(), auto_hop: 2 };
+        let origin =
+            Origin { peer: someone(), protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 1 };
+        let asked = Approval { origin: Some(origin.clone()), heard: Some(heard.clone()), ..wish() };
+        for state in [Stage::Done, Stage::Expired] {
+            let over = Approval { state, ..asked.clone() };
+            for outcome in [Ok(b"did".to_vec()), Err(denial("nobody consented in time"))] {
+                let told = news(1, &over, &outcome, 0);
+                assert_eq!((told.origin.as_ref(), told.heard.as_ref()), (Some(&origin), Some(&heard)));
+            }
+        }
+    }
 }

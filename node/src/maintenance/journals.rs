@@ -299,6 +299,7 @@ mod tests {
                 agent: ID,
                 envelope: id,
                 origin: None,
+                heard: None,
                 key: Hash::ZERO,
                 path: "/tools/x".to_owned(),
                 change: Frozen { verb: "call".to_owned(), body: Blob::default(), to: None },
