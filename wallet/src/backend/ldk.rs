@@ -22,7 +22,7 @@ mod seed;
 mod start;
 mod traces;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,8 @@ pub struct Ldk {
     sending: Arc<tokio::sync::Mutex<()>>,
     outcomes: Arc<Mutex<Outcomes>>,
     cursor: Mutex<Cursor>,
-    /// Hashes of payments that were seen waiting for us.
-    held: Mutex<HashSet<PaymentHash>>,
+    /// Hashes of payments that were seen waiting for us, and the heights at which they go back.
+    held: Mutex<HashMap<PaymentHash, Option<u32>>>,
     /// Offers made in this run.
     offers: Mutex<VecDeque<OfferId>>,
     stop: CancellationToken,

@@ -8,7 +8,7 @@ use super::Inner;
 use super::receive::unposted;
 use super::{PurseError, StartError, refusal};
 use crate::account::{Against, Asset, Change, Holder, Ledger, open_payments, verify};
-use crate::backend::{Balance, Error as BackendError, Event, PaymentHash};
+use crate::backend::{Answer, Balance, Delivery, Error as BackendError, Event, PaymentHash};
 use crate::msat::Msat;
 use crate::store::Draft;
 
@@ -83,7 +83,7 @@ impl Inner {
         compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut seen, mut channel_changed) = (None, false);
         // Kept over the comparisons: a reader that is dropped in the midst might pass an event over.
-        let mut next = self.backend.next_event();
+        let mut next = self.first_event();
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -119,6 +119,20 @@ impl Inner {
             }
             next = self.backend.next_event();
         }
+    }
+
+    /// The oldest event, once the backend has caught up with the chain: what it tells of may be over by now.
+    fn first_event(&self) -> Answer<'_, Delivery> {
+        Box::pin(async move {
+            while let Err(error) = self.backend.sync().await {
+                tracing::warn!(%error, "the chain is not there yet: what has happened is not read before it is");
+                self.pause().await;
+                if self.cancel.is_cancelled() {
+                    return Err(error);
+                }
+            }
+            self.backend.next_event().await
+        })
     }
 
     async fn pause(&self) {

@@ -225,7 +225,16 @@ impl Inner {
             .await
     }
 
-    /// Money has arrived and waits. It is taken for an invoice of ours, told of for a client's, and else given back.
+    /// Whether money that is held until a height has gone back by now.
+    async fn has_passed(&self, deadline: Option<u32>) -> Result<bool, PurseError> {
+        match deadline {
+            None => Ok(false),
+            Some(height) => Ok(self.backend.info().await.map_err(refusal)?.block_height >= height),
+        }
+    }
+
+    /// Money has arrived and waits. It is taken for an invoice of ours, told of for a client's, and else given back;
+    /// also when it is told of too late, after a time in which nobody ran: its payer may have it again by then.
     pub(super) async fn held(
         &self,
         hash: PaymentHash,
@@ -233,6 +242,7 @@ impl Inner {
         deadline: Option<u32>,
     ) -> Result<(), PurseError> {
         let _lock = self.locks.lock(hash).await;
+        let is_late = self.has_passed(deadline).await?;
         let arrival = self
             .book
             .write(move |draft| {
@@ -240,6 +250,11 @@ impl Inner {
                     .invoice(&hash.0)?
                     .is_some_and(|invoice| matches!(invoice.state, InvoiceState::Paid { .. }));
                 let Some(mut note) = InvoiceNote::get(draft, hash)? else { return Ok(Arrival::GiveBack) };
+                if is_late {
+                    note.stage = if note.how == How::Hold { Stage::Cancelled } else { Stage::Open };
+                    note.put(draft, hash)?;
+                    return Ok(Arrival::GiveBack);
+                }
                 // Paid inside the wallet, or withdrawn, before this came; or less than was asked for.
                 if is_paid || note.stage == Stage::Cancelled || amount < note.amount {
                     return Ok(Arrival::GiveBack);

@@ -135,7 +135,7 @@ impl Ldk {
         if cancelled {
             return Ok(None);
         }
-        lock(&self.held).insert(hash);
+        lock(&self.held).insert(hash, deadline);
         Ok(Some(Event::Held { hash, amount, deadline }))
     }
 }

@@ -67,7 +67,8 @@ impl Ldk {
 
     pub(super) async fn settle_held(&self, preimage: Preimage) -> Result<(), Error> {
         let hash = preimage.hash();
-        let seen = lock(&self.held).contains(&hash);
+        let seen = lock(&self.held).get(&hash).copied();
+        let deadline = seen.flatten();
         let begun = self
             .ask(move |node| {
                 let details = incoming(node, hash)?;
@@ -75,6 +76,10 @@ impl Ldk {
                     PaymentStatus::Succeeded => return Ok(()),
                     PaymentStatus::Failed => return Err(Error::NotHeld),
                     PaymentStatus::Pending => {}
+                }
+                // LDK takes no note of a claim for what has gone back, and says nothing.
+                if has_passed(node, deadline) {
+                    return Err(Error::NotHeld);
                 }
                 // LDK has checked what arrived against the invoice before it told of it, and asks for it only to check
                 // again; of a payment that came before the last start we do not know it.
@@ -86,7 +91,8 @@ impl Ldk {
             })
             .await;
         begun?;
-        let until = Instant::now() + if seen { SETTLE_WITHIN } else { SETTLE_UNSEEN_WITHIN };
+        let within = if seen.is_some() { SETTLE_WITHIN } else { SETTLE_UNSEEN_WITHIN };
+        let until = Instant::now() + within;
         loop {
             if incoming(&self.running()?.node, hash)?.status == PaymentStatus::Succeeded {
                 lock(&self.held).remove(&hash);
@@ -97,7 +103,10 @@ impl Ldk {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Err(if seen { Error::Unavailable("the node is busy".to_owned()) } else { Error::NotHeld })
+        if seen.is_none() || has_passed(&self.running()?.node, deadline) {
+            return Err(Error::NotHeld);
+        }
+        Err(Error::Unavailable("the node is busy".to_owned()))
     }
 
     pub(super) async fn cancel_held(&self, hash: PaymentHash) -> Result<(), Error> {
@@ -149,6 +158,11 @@ fn incoming(node: &Node, hash: PaymentHash) -> Result<PaymentDetails, Error> {
         _ => false,
     };
     if details.direction == PaymentDirection::Inbound && holds { Ok(details) } else { Err(Error::NotFound) }
+}
+
+/// Whether what is held until a height has gone back.
+fn has_passed(node: &Node, deadline: Option<u32>) -> bool {
+    deadline.is_some_and(|height| node.status().current_best_block.height >= height)
 }
 
 fn receivable(node: &Node) -> Msat {

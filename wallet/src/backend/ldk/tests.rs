@@ -175,6 +175,21 @@ async fn a_stop_keeps_channel_money_and_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn held_money_is_not_claimed_after_its_deadline() {
+    let world = World::new().await;
+    let proof = Preimage([4; 32]);
+    let invoice = world.bob.hold_invoice(proof.hash(), asked(Some(50_000), "")).await.unwrap();
+    world.alice.pay(&invoice.bolt11, None, Msat::ZERO).await.unwrap();
+    let held = event(&world.bob, "held", |event| matches!(event, Event::Held { .. })).await;
+    let Event::Held { deadline: Some(deadline), .. } = held else { panic!("{held:?}") };
+    world.mine(deadline - world.chain.height()).await;
+    assert_eq!(world.bob.settle(proof).await, Err(Error::NotHeld), "and not that the node is busy");
+    let back = world.alice.wait(proof.hash(), SOON).await.unwrap();
+    assert!(matches!(back.state, State::Failed { .. }), "{back:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reorganisation_loses_nothing() {
     let world = World::new().await;
     let channel = world.alice.channels().await.unwrap().remove(0);

@@ -155,6 +155,41 @@ async fn held_money_waits_for_its_client_and_for_nobody_else() {
 }
 
 #[tokio::test]
+async fn money_that_is_told_of_after_its_deadline_is_given_back_and_stops_nothing() {
+    let rig = Rig::new().await;
+    let (alice, proof) = (holder("alice"), Preimage([5; 32]));
+    let order = HoldOrder {
+        amount: Msat::from_sat(100),
+        payment_hash: proof.hash(),
+        description: None,
+        description_hash: None,
+        expiry: None,
+        min_cltv_expiry_delta: None,
+    };
+    let held = rig.purse.make_hold_invoice(&alice, order, id(1)).await.unwrap();
+    let tea = rig.invoice("bob", 50, 2).await.unwrap();
+    // Nobody reads what happens until the money has gone back.
+    rig.purse.stop().await;
+    for bolt11 in [held.invoice.unwrap(), tea.invoice.unwrap()] {
+        rig.theirs.pay(&bolt11, None, Msat::from_sat(10)).await.unwrap();
+    }
+    rig.bank.mine(100);
+    let mut rig = rig.restart().await;
+    let late = rig.invoice("bob", 70, 3).await.unwrap().invoice.unwrap();
+    rig.theirs.pay(&late, None, Msat::from_sat(10)).await.unwrap();
+    let (told, notice) = rig.notices.recv().await.unwrap();
+    assert_eq!((told, notice.topic), (holder("bob"), Topic::PaymentReceived), "the first that is told");
+    assert_eq!(rig.purse.look_up(&alice, proof.hash()).await.unwrap().unwrap().state, State::Failed);
+    assert_eq!(
+        rig.purse.look_up(&holder("bob"), tea.payment_hash).await.unwrap().unwrap().state,
+        State::Pending
+    );
+    assert_eq!((rig.balance("alice").await, rig.balance("bob").await), (10_000_000, 10_070_000));
+    assert_eq!(rig.theirs.balance().await.unwrap().spendable, Msat::new(99_928_500), "one fee, one payment");
+    rig.adds_up().await;
+}
+
+#[tokio::test]
 async fn a_hash_of_somebody_elses_invoice_does_not_divert_its_payment() {
     let rig = Rig::new().await;
     let bill = rig.bill(1_000).await;
