@@ -18,6 +18,8 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 const CALLER_BYTES_MAX: usize = BYTES_MAX / 2;
 /// How many there may be, however short.
 const REQUESTS_MAX: usize = 256;
+/// Of one caller.
+const CALLER_REQUESTS_MAX: usize = REQUESTS_MAX / 4;
 /// A request none of whose frames came for so long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -101,9 +103,10 @@ impl Assemblies {
             return Err(busy());
         }
         let bytes = (frame.body.len() / 4 * 3).min(FRAME_BODY_BYTES_MAX);
-        let of_caller = open.iter().filter(|((whose, _), _)| whose == caller);
-        let held: usize = of_caller.map(|(_, open)| open.assembler.bytes()).sum();
-        if held + bytes > CALLER_BYTES_MAX {
+        let of_caller = || open.iter().filter(|((whose, _), _)| whose == caller);
+        let held: usize = of_caller().map(|(_, open)| open.assembler.bytes()).sum();
+        let is_new = !open.contains_key(&(*caller, frame.op));
+        if held + bytes > CALLER_BYTES_MAX || (is_new && of_caller().count() >= CALLER_REQUESTS_MAX) {
             return Err(busy());
         }
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -171,6 +174,18 @@ mod tests {
         assemblies.push(caller, frames(2, 50_000).remove(3), now).unwrap();
         assert_eq!(assemblies.push(caller, beyond, now).unwrap_err().code, Code::InvalidInput);
         assert_eq!(assemblies.room.available_permits(), BYTES_MAX);
+    }
+
+    #[test]
+    fn one_caller_cannot_begin_all_the_requests() {
+        let assemblies = Assemblies::default();
+        let (greedy, other) = (Keys::generate().public_key(), Keys::generate().public_key());
+        let begin = |caller, op: u8| assemblies.push(caller, frames(op, 50_000).remove(0), Instant::now());
+        let refused = (0..=u8::MAX).filter(|op| begin(greedy, *op).is_err()).count();
+        assert_eq!(refused, REQUESTS_MAX - CALLER_REQUESTS_MAX);
+        assert!(begin(other, 1).is_ok());
+        let more = assemblies.push(greedy, frames(1, 50_000).remove(1), Instant::now());
+        assert!(more.unwrap().is_none(), "what was begun goes on");
     }
 
     #[test]

@@ -18,7 +18,9 @@ use crate::namespace::error::Error;
 use crate::namespace::mount::{Found, Mounts};
 use crate::namespace::path::Path;
 use crate::namespace::rights::{self, Right, Rights, Role};
-use crate::namespace::service::{Change, ChangeKey, Class, Context, Effect, Span, Subject, Watch, dir, resume};
+use crate::namespace::service::{
+    Change, ChangeKey, Class, Context, Effect, Span, Subject, Watch, dir, resume,
+};
 use crate::namespace::{with_mounts, within};
 use crate::store::row::{AgentRow, OpRow};
 use crate::store::write::{AgentChange, Verdict, Write};

@@ -25,6 +25,8 @@ use crate::time::millis;
 
 /// Watches at once, of all callers. 16,384: some 2 KiB each.
 pub(super) const WATCHES_MAX: usize = 16_384;
+/// Of one caller: nobody takes the last quarter from all others.
+const CALLER_WATCHES_MAX: usize = WATCHES_MAX / 4 * 3;
 /// Frames of all watches that are being read, signed or sent. 64: some 5 MB.
 const SENDING_MAX: usize = 64;
 
@@ -100,6 +102,13 @@ impl Watches {
         let mut rows = self.shared.rows();
         if rows.len() >= WATCHES_MAX {
             return Err(OpError::new(Code::RateLimited, format!("there are {WATCHES_MAX} watches already")));
+        }
+        // Counted only when it could matter.
+        if rows.len() >= CALLER_WATCHES_MAX
+            && rows.keys().filter(|(caller, _)| *caller == key.0).count() >= CALLER_WATCHES_MAX
+        {
+            let message = format!("you have {CALLER_WATCHES_MAX} watches already");
+            return Err(OpError::new(Code::RateLimited, message));
         }
         if rows.contains_key(&key) {
             return Ok(());

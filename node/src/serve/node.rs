@@ -10,6 +10,7 @@ use super::{OneFile, Parts, at};
 use crate::drivers::nostr::Pool;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
+use crate::namespace::rights::Role;
 use crate::namespace::service::FileType;
 
 /// Names counted at once.
@@ -26,7 +27,14 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
         OneFile::value(move |_| Ok(json!(relays(&pool)).to_string().into_bytes()))
     };
     mounts.mount_file(at("/node/relays"), FileType::Value, Arc::new(all), "relays");
-    let status = OneFile::value(move |_| {
+    let status = OneFile::value(move |cx| {
+        // Which relays there are, and what they say, is the operator's.
+        let shown = |mut relay: Value| {
+            if let Some(relay) = relay.as_object_mut().filter(|_| cx.role != Role::Operator) {
+                relay.retain(|key, _| !matches!(key.as_str(), "url" | "error"));
+            }
+            relay
+        };
         let io = |error: crate::store::backend::BackendError| Error::io("/node/status", error.to_string());
         let (listened, lost) = subscriptions.totals();
         let status = json!({
@@ -35,7 +43,7 @@ pub(crate) fn node_mounts(parts: &Parts, creator: &Arc<Creator>, pool: &Pool, no
             "agents": store.names(NAMES).map_err(io)?.len(),
             "floor": store.floor_s().map_err(io)?,
             "subscriptions": { "listened": listened, "lost": lost },
-            "relays": relays(&pool),
+            "relays": relays(&pool).into_iter().map(shown).collect::<Vec<_>>(),
         });
         Ok(status.to_string().into_bytes())
     });

@@ -161,8 +161,12 @@ impl Desk {
     }
 
     fn begin(&self, op: OpId, offset: u64, credit: u64) -> Result<(), OpError> {
+        self.begin_for(self.to(), op, offset, credit)
+    }
+
+    fn begin_for(&self, to: To, op: OpId, offset: u64, credit: u64) -> Result<(), OpError> {
         let source = Tail { log: self.log.clone(), changed: self.log.written.subscribe() };
-        self.watches.begin(self.to(), &Request::watch(op, "/log", offset, credit), Box::new(source))
+        self.watches.begin(to, &Request::watch(op, "/log", offset, credit), Box::new(source))
     }
 
     fn feed(&self, op: OpId, word: Word) {
@@ -276,8 +280,14 @@ async fn ten_thousand_watches_of_one_file_share_the_places_to_send_from() {
     for n in 0..WATCHES {
         desk.begin(op(n), 0, 100).unwrap();
     }
-    for n in WATCHES..=WATCHES_MAX {
+    for n in WATCHES..=CALLER_WATCHES_MAX {
         let begun = desk.begin(op(n), 0, 0);
+        assert_eq!(begun.is_ok(), n < CALLER_WATCHES_MAX, "{n}");
+    }
+    // Somebody else finds a place, until there is none.
+    let other = To { caller: Keys::generate().public_key(), ..desk.to() };
+    for n in CALLER_WATCHES_MAX..=WATCHES_MAX {
+        let begun = desk.begin_for(other.clone(), op(n), 0, 0);
         assert_eq!(begun.is_ok(), n < WATCHES_MAX, "{n}");
     }
     let mut heard = 0;

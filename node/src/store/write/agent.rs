@@ -163,11 +163,7 @@ impl AgentChange {
 }
 
 /// Gives an agent an owner, or takes him away: in its row, and in its manifest, which people write back whole.
-pub(super) fn own(
-    tx: &mut Tx<'_>,
-    row: &mut AgentRow,
-    owner: Option<PublicKey>,
-) -> Result<(), BackendError> {
+pub(super) fn own(tx: &mut Tx<'_>, row: &mut AgentRow, owner: Option<PublicKey>) -> Result<(), BackendError> {
     row.owner = owner;
     known::note_owner(tx, row);
     if let Some(mut manifest) = stored(tx, row.id)? {
