@@ -145,6 +145,8 @@ impl Inner {
         let begun = self.book.write(move |draft| order.inside(draft, at_ms)).await;
         let payee = begun.map_err(|error| match error {
             PurseError::Refused(why) => PurseError::Inside(why),
+            // The commit itself may have failed half-way: look-up says whether it stands.
+            PurseError::Unavailable(_) => PurseError::Unknown,
             error => error,
         })?;
         if let Some(payee) = payee {
@@ -181,11 +183,10 @@ impl Inner {
                 }
                 Ok(Some(_)) | Err(_) => {
                     tracing::warn!(%hash, %error, "it is not known whether a payment was begun");
-                    self.book
-                        .write(move |draft| {
-                            Ledger::new(draft).unknown(&hash.0, at_ms).map(drop).map_err(unchanged)
-                        })
-                        .await
+                    let written = self.book.write(move |draft| {
+                        Ledger::new(draft).unknown(&hash.0, at_ms).map(drop).map_err(unchanged)
+                    });
+                    written.await.map_err(|_| PurseError::Unknown)
                 }
             },
         }
@@ -200,14 +201,15 @@ impl Inner {
             .await
     }
 
-    /// What came of a request's payment, waiting a while for its end.
+    /// What came of a request's payment, waiting a while for its end. It has begun: what cannot be read is unknown.
     async fn outcome(
         &self,
         account: &Holder,
         hash: PaymentHash,
         request: String,
     ) -> Result<Transaction, PurseError> {
-        let row = self.row(hash).await?.filter(|row| row.request == request);
+        let row = self.row(hash).await.map_err(|_| PurseError::Unknown)?;
+        let row = row.filter(|row| row.request == request);
         if row.is_some_and(|row| row.state.is_open()) {
             tokio::select! {
                 biased;
@@ -222,7 +224,9 @@ impl Inner {
         }
         match self.row(hash).await.map_err(|_| PurseError::Unknown)? {
             Some(row) if row.request == request && row.holder == *account => match &row.state {
-                PaymentState::Settled { .. } => self.outgoing(request, row).await,
+                PaymentState::Settled { .. } => {
+                    self.outgoing(request, row).await.map_err(|_| PurseError::Unknown)
+                }
                 PaymentState::Failed { reason } => Err(PurseError::Failed(reason.clone())),
                 PaymentState::Reserved | PaymentState::InFlight | PaymentState::Unknown => {
                     Err(PurseError::Unknown)

@@ -40,6 +40,30 @@ async fn a_payment_is_made_once_wherever_the_power_goes() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_after_a_payment_began_is_unknown_and_not_unpaid() {
+    /// More reads than a payment takes, with those of the comparison.
+    const READS: usize = 80;
+    let (mut paid, mut unknown) = (0, 0);
+    for nth in 1..=READS {
+        let rig = Rig::new().await;
+        let inside = rig.invoice("bob", 1_000, 9).await.unwrap().invoice.unwrap();
+        for (bill, request) in [(rig.bill(1_000).await, 1), (inside, 2)] {
+            let before = rig.balance("alice").await;
+            rig.fail_read(nth);
+            let told = rig.pay("alice", &bill, request).await;
+            rig.fail_read(0);
+            let left = before - rig.balance("alice").await;
+            match told {
+                Ok(_) => paid += 1,
+                Err(PurseError::Unknown) => unknown += 1,
+                Err(error) => assert_eq!(left, 0, "read {nth}: {error:?}"),
+            }
+        }
+    }
+    assert!(paid > 0 && unknown > 0, "{paid} paid, {unknown} not known");
+}
+
+#[tokio::test]
 async fn what_was_written_down_and_never_sent_is_free_again() {
     let rig = Rig::new().await;
     let bill = rig.bill(1_000).await;

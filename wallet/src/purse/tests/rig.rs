@@ -26,19 +26,30 @@ pub(super) fn clock() -> u64 {
     u64::try_from(now.as_millis()).unwrap()
 }
 
-/// A store that takes so many commits and then none: what was written stays.
+/// A store that takes so many commits and then none: what was written stays. And one read of it may fail.
 #[derive(Debug)]
 pub(super) struct Cut {
     inner: Arc<MemoryStore>,
     left: AtomicUsize,
+    /// Reads until one fails.
+    reads: AtomicUsize,
+}
+
+impl Cut {
+    fn read(&self) -> Result<(), StoreError> {
+        let before = self.reads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if before == Ok(1) { Err(StoreError::Stopped("the disk has a bad day".to_owned())) } else { Ok(()) }
+    }
 }
 
 impl Rows for Cut {
     fn get(&self, space: &str, key: &str) -> Result<Option<Row>, StoreError> {
+        self.read()?;
         self.inner.get(space, key)
     }
 
     fn scan(&self, space: &str, from: &str, limit: usize) -> Result<Vec<Keyed>, StoreError> {
+        self.read()?;
         self.inner.scan(space, from, limit)
     }
 }
@@ -84,6 +95,11 @@ impl Rig {
     /// The power goes after so many more commits.
     pub(super) fn cut_after(&self, commits: usize) {
         self.cut.left.store(commits, Ordering::SeqCst);
+    }
+
+    /// The so many-th read from now on fails, once.
+    pub(super) fn fail_read(&self, nth: usize) {
+        self.cut.reads.store(nth, Ordering::SeqCst);
     }
 
     /// Whether it went.
@@ -146,7 +162,11 @@ impl Rig {
 }
 
 async fn open(ours: &Fake, store: &Arc<MemoryStore>) -> (LedgerPurse, mpsc::Receiver<Notice>, Arc<Cut>) {
-    let cut = Arc::new(Cut { inner: store.clone(), left: AtomicUsize::new(usize::MAX) });
+    let cut = Arc::new(Cut {
+        inner: store.clone(),
+        left: AtomicUsize::new(usize::MAX),
+        reads: AtomicUsize::new(0),
+    });
     let config = Config { liquidity: Liquidity::Own, backups: None };
     let backend: Arc<dyn Backend> = Arc::new(ours.clone());
     let (purse, notices) = LedgerPurse::start(config, backend, cut.clone(), clock).await.unwrap();
