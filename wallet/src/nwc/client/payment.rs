@@ -12,7 +12,9 @@ use super::{CallError, Client, Signed, millis};
 use crate::backend::{PaymentHash, Preimage};
 use crate::msat::Msat;
 use crate::nwc::bill::{Bill, BillError};
-use crate::nwc::message::{ErrorCode, KeysendOrder, PayOrder, Request, Response, Tlv};
+use crate::nwc::message::{
+    Direction, ErrorCode, KeysendOrder, ListQuery, PayOrder, Request, Response, State, Tlv, Transaction,
+};
 
 /// After an invoice has expired no wallet begins to pay it; this much more is for clocks that differ.
 const CLOCKS_S: u64 = 120;
@@ -90,8 +92,11 @@ impl Client {
     }
 
     /// Sends a payment and follows it to its end. May be called again with the same, also after a crash: the wallet
-    /// is sent the same request, and pays it once.
+    /// is sent the same request, and pays it once. One of another connection is unknown here.
     pub async fn perform(&self, prepared: &Prepared) -> Outcome {
+        if !self.has_signed(prepared) {
+            return Outcome::Unknown;
+        }
         let deadline_ms = self.deadline_ms();
         let mut attempt = self.attempt(prepared, deadline_ms);
         let mut signed = Some(self.again(prepared));
@@ -115,14 +120,31 @@ impl Client {
         }
     }
 
-    /// Looks a payment up until its end is known, at most as long as [`Client::perform`]; sends nothing.
+    /// Looks a payment up until its end is known, at most as long as [`Client::perform`]; sends nothing. One of
+    /// another connection is unknown here.
     pub async fn resolve(&self, prepared: &Prepared) -> Outcome {
+        if !self.has_signed(prepared) {
+            return Outcome::Unknown;
+        }
         let mut attempt = self.attempt(prepared, self.deadline_ms());
         let next = attempt.timed_out(self.now_ms());
         match self.follow(&mut attempt, next, prepared.payment_hash, None).await {
             Next::Done(outcome) => outcome,
             Next::LookUp { .. } | Next::Anew { .. } => Outcome::Unknown,
         }
+    }
+
+    /// Whether a payment was ordered by this key from this wallet. Another wallet, or another account of the same, has
+    /// never heard of it, and its word would end what the right one may have paid.
+    fn has_signed(&self, prepared: &Prepared) -> bool {
+        let (client, wallet) = (self.shared.ports.signer.public_key(), self.shared.config.wallet);
+        let is_ours = nwc::Request::read(&prepared.event)
+            .is_ok_and(|header| header.client == client && header.wallet == wallet);
+        if !is_ours {
+            let hash = prepared.payment_hash;
+            tracing::warn!(%hash, "a payment was ordered by another connection: only that one can say how it ended");
+        }
+        is_ours
     }
 
     /// Sends a request, unless it is void by now: then only looking up remains, as when nobody can hear an answer.
@@ -189,6 +211,9 @@ impl Client {
     async fn found(&self, hash: PaymentHash, after_ms: u64) -> Found {
         sleep(Duration::from_millis(after_ms)).await;
         match self.look_up(hash).await {
+            Ok(Some(known)) if known.direction == Direction::Incoming && known.state == State::Settled => {
+                self.payment_of(known).await
+            }
             Ok(Some(known)) => Found::Known(Box::new(known)),
             Ok(None) => Found::Nothing,
             Err(CallError::Refused(error)) => match error.code {
@@ -196,6 +221,18 @@ impl Client {
                 _ => Found::Silence,
             },
             Err(_) => Found::Silence,
+        }
+    }
+
+    /// The payment of an invoice that the wallet has, too, and that somebody has paid: a look-up may show either.
+    async fn payment_of(&self, invoice: Transaction) -> Found {
+        let query =
+            ListQuery { unpaid: Some(true), direction: Some(Direction::Outgoing), ..ListQuery::default() };
+        let Ok(latest) = self.list(query).await else { return Found::Known(Box::new(invoice)) };
+        let mut ours = latest.into_iter().filter(|one| one.direction == Direction::Outgoing);
+        match ours.find(|one| one.payment_hash == invoice.payment_hash) {
+            Some(payment) => Found::Known(Box::new(payment)),
+            None => Found::OnlyInvoice,
         }
     }
 

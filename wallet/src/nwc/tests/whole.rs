@@ -113,6 +113,31 @@ async fn a_client_uses_all_of_the_wallet() {
 }
 
 #[tokio::test]
+async fn what_another_connection_has_ordered_is_unknown_and_not_asked_for() {
+    let (world, other) = (World::new(1), World::new(1));
+    let (service, elsewhere) = (world.serve().await, other.serve().await);
+    let shop = world.connect(&service, "shop", 1_000_000).await;
+    let mut ordered = shop.prepare(world.bill(1, 1000)).await.unwrap();
+    assert!(matches!(shop.perform(&ordered).await, Outcome::Settled { .. }));
+    let strangers = [
+        world.connect(&service, "kiosk", 1_000_000).await,
+        other.connect(&elsewhere, "shop", 1_000_000).await,
+    ];
+    let asked = |net: &Net| net.log().iter().filter(|event| event.kind == kind::WALLET_REQUEST).count();
+    let before = (asked(&world.net), asked(&other.net));
+    // Long after: no wallet that does not know of it pays it any more.
+    ordered.final_at = 0;
+    for stranger in strangers {
+        assert_eq!(stranger.resolve(&ordered).await, Outcome::Unknown);
+        assert_eq!(stranger.perform(&ordered).await, Outcome::Unknown);
+    }
+    assert_eq!((asked(&world.net), asked(&other.net)), before);
+    assert!(matches!(shop.resolve(&ordered).await, Outcome::Settled { .. }));
+    service.shutdown().await;
+    elsewhere.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_hold_invoice_is_told_and_settled() {
     let world = World::new(1);
     let service = world.serve().await;
