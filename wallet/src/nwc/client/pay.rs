@@ -13,6 +13,9 @@ use crate::nwc::message::{Direction, Error, ErrorCode, Paid, Response, State, Tr
 /// The longest wait between two looks at a payment, or before a busy wallet is asked again.
 const PAUSE_LAST_MS: u64 = 15_000;
 
+/// How far the clocks of a wallet and its client may be apart, in seconds.
+pub(super) const CLOCKS_S: u64 = 120;
+
 /// How a payment ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -62,6 +65,8 @@ pub(super) enum Found {
     Known(Box<Transaction>),
     /// Nothing is.
     Nothing,
+    /// The invoice of the other side, in a wallet that both have, and no payment of it among the latest.
+    OnlyInvoice,
     /// The wallet has no look-up, for this connection.
     Unable,
     /// No answer, or one that makes no sense.
@@ -79,11 +84,22 @@ pub(super) enum Next {
     Done(Outcome),
 }
 
+/// What was ordered, and when; all times in seconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ordered {
+    pub(super) hash: PaymentHash,
+    /// When the request was written.
+    pub(super) at: u64,
+    /// After which a wallet does not begin with it.
+    pub(super) void_at: u64,
+    /// As [`Prepared::final_at`].
+    pub(super) final_at: u64,
+}
+
 /// A payment under way.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    hash: PaymentHash,
-    final_at: u64,
+    ordered: Ordered,
     /// When to be content with [`Outcome::Unknown`], in milliseconds since 1970.
     deadline_ms: u64,
     /// Between the first looks; doubled each time.
@@ -96,25 +112,21 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(hash: PaymentHash, final_at: u64, deadline_ms: u64, look_after_ms: u64) -> Self {
+    pub(super) fn new(ordered: Ordered, deadline_ms: u64, look_after_ms: u64) -> Self {
         let (looks, refusals) = (0, 0);
-        Self {
-            hash,
-            final_at,
-            deadline_ms,
-            look_after_ms,
-            said: None,
-            looks,
-            refusals,
-            has_renegotiated: false,
-        }
+        Self { ordered, deadline_ms, look_after_ms, said: None, looks, refusals, has_renegotiated: false }
+    }
+
+    /// The order went out in another request, which is void later.
+    pub(super) fn is_ordered_until(&mut self, void_at: u64) {
+        self.ordered.void_at = self.ordered.void_at.max(void_at);
     }
 
     /// The wallet answered; late answers count too.
     pub(super) fn answered(&mut self, response: Response, now_ms: u64) -> Next {
         match response.result {
             Ok(result) => match serde_json::from_value::<Paid>(result) {
-                Ok(paid) if paid.preimage.hash() == self.hash => {
+                Ok(paid) if paid.preimage.hash() == self.ordered.hash => {
                     Next::Done(settled(paid.preimage, paid.fees_paid))
                 }
                 // It claims to have paid and does not prove it. Looking up decides.
@@ -168,12 +180,17 @@ impl Attempt {
     /// A look-up came back.
     pub(super) fn found(&mut self, found: Found, now_ms: u64) -> Next {
         match found {
-            Found::Known(known) if known.payment_hash == self.hash => self.known(&known, now_ms),
+            Found::Known(known) if known.payment_hash == self.ordered.hash => self.known(&known, now_ms),
             Found::Known(_) | Found::Silence => self.look(now_ms),
+            Found::OnlyInvoice => match self.said.take() {
+                Some(error) => Next::Done(Outcome::Failed { code: error.code, message: error.message }),
+                // Without its refusal it may be an older one.
+                None => self.look(now_ms),
+            },
             Found::Nothing => match self.said.take() {
                 // It took the request, said no, and knows nothing of a payment.
                 Some(error) => Next::Done(Outcome::Failed { code: error.code, message: error.message }),
-                None if now_ms / 1000 >= self.final_at => {
+                None if now_ms / 1000 >= self.ordered.final_at => {
                     failed(ErrorCode::NotFound, "the wallet never took it")
                 }
                 None => self.look(now_ms),
@@ -187,12 +204,21 @@ impl Attempt {
         }
     }
 
+    /// Whether what failed began before our request was written, and the wallet has not answered that, and may yet
+    /// begin with it.
+    fn may_begin(&self, began_at: u64, now_ms: u64) -> bool {
+        let void_at = self.ordered.void_at.saturating_add(CLOCKS_S);
+        self.said.is_none() && began_at < self.ordered.at && now_ms / 1000 < void_at
+    }
+
     fn known(&mut self, known: &Transaction, now_ms: u64) -> Next {
         if known.direction == Direction::Incoming {
             return self.knows_the_invoice(known.state, now_ms);
         }
         match (known.state, known.proof()) {
             (State::Settled, Some(preimage)) => Next::Done(settled(*preimage, known.fees_paid)),
+            // An earlier attempt at the same hash. Ours may still wait for its turn.
+            (State::Failed, _) if self.may_begin(known.created_at, now_ms) => self.look(now_ms),
             (State::Failed, _) => {
                 let said =
                     self.said.take().unwrap_or_else(|| Error::new(ErrorCode::PaymentFailed, "it failed"));
@@ -209,7 +235,7 @@ impl Attempt {
     /// but what the wallet refused to pay, and has not been paid, is not paid. Once it is settled nobody can say by
     /// whom, until our request is void and the invoice has expired: a payment of ours would be shown by then.
     fn knows_the_invoice(&mut self, invoice: State, now_ms: u64) -> Next {
-        let is_final = now_ms / 1000 >= self.final_at;
+        let is_final = now_ms / 1000 >= self.ordered.final_at;
         match self.said.take() {
             Some(error) if is_final || !matches!(invoice, State::Settled | State::Accepted) => {
                 Next::Done(Outcome::Failed { code: error.code, message: error.message })
@@ -242,7 +268,11 @@ mod tests {
     const PREIMAGE: Preimage = Preimage([7; 32]);
 
     fn attempt() -> Attempt {
-        Attempt::new(PREIMAGE.hash(), 1_000, 60_000, 1_000)
+        Attempt::new(ordered(), 60_000, 1_000)
+    }
+
+    fn ordered() -> Ordered {
+        Ordered { hash: PREIMAGE.hash(), at: 0, void_at: 60, final_at: 1_000 }
     }
 
     fn ok(preimage: Preimage) -> Response {
@@ -314,6 +344,30 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_before_the_request_was_written_is_not_its_own() {
+        let failed_at = |created_at| {
+            let Found::Known(mut failed) = known(State::Failed, None, PREIMAGE.hash()) else { panic!() };
+            failed.created_at = created_at;
+            Found::Known(failed)
+        };
+        let attempt = || Attempt::new(Ordered { at: 500, void_at: 560, ..ordered() }, u64::MAX, 1_000);
+        let is_over = |next: &Next| matches!(next, Next::Done(Outcome::Failed { .. }));
+        let mut payment = attempt();
+        payment.timed_out(560_000);
+        let early = payment.found(failed_at(499), 679_999);
+        assert!(matches!(early, Next::LookUp { .. }), "it may wait for its turn: {early:?}");
+        assert!(is_over(&payment.found(failed_at(499), 680_000)), "it is void, whatever the clocks say");
+        payment = attempt();
+        payment.timed_out(560_000);
+        payment.is_ordered_until(600);
+        assert!(!is_over(&payment.found(failed_at(499), 680_000)), "it went out anew");
+        assert!(is_over(&payment.found(failed_at(500), 680_000)), "its own");
+        payment = attempt();
+        payment.answered(no(ErrorCode::Internal), 510_000);
+        assert!(is_over(&payment.found(failed_at(499), 510_000)), "the wallet is done with it");
+    }
+
+    #[test]
     fn looks_get_rarer_and_end() {
         let mut payment = attempt();
         let mut now_ms = 0;
@@ -361,6 +415,11 @@ mod tests {
         payment.answered(no(ErrorCode::Other), 0);
         invoice.state = State::Pending;
         assert_eq!(payment.found(Found::Known(invoice), 0), failed(ErrorCode::Other));
+        // Paid by somebody; and this refusal paid nothing.
+        let mut payment = attempt();
+        assert_eq!(payment.found(Found::OnlyInvoice, 0), Next::LookUp { after_ms: 0 }, "nobody refused");
+        payment.answered(no(ErrorCode::Other), 0);
+        assert_eq!(payment.found(Found::OnlyInvoice, 0), failed(ErrorCode::Other));
     }
 
     #[test]
@@ -368,7 +427,7 @@ mod tests {
         for state in [State::Pending, State::Expired, State::Failed, State::Accepted, State::Settled] {
             let Found::Known(mut invoice) = known(state, Some(PREIMAGE), PREIMAGE.hash()) else { panic!() };
             invoice.direction = Direction::Incoming;
-            let mut payment = Attempt::new(PREIMAGE.hash(), 1_000, u64::MAX, 1_000);
+            let mut payment = Attempt::new(ordered(), u64::MAX, 1_000);
             payment.timed_out(0);
             let before = payment.found(Found::Known(invoice.clone()), 999_999);
             assert!(matches!(before, Next::LookUp { .. }), "{state:?} {before:?}");

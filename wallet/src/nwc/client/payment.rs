@@ -4,10 +4,11 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use oa_nips::nostr::Event;
 use oa_nips::nwc;
 use tokio::time::{sleep, timeout};
 
-use super::pay::{Attempt, Found, Next, Outcome, Prepared};
+use super::pay::{Attempt, CLOCKS_S, Found, Next, Ordered, Outcome, Prepared};
 use super::{CallError, Client, Signed, millis};
 use crate::backend::{PaymentHash, Preimage};
 use crate::msat::Msat;
@@ -16,8 +17,6 @@ use crate::nwc::message::{
     Direction, ErrorCode, KeysendOrder, ListQuery, PayOrder, Request, Response, State, Tlv, Transaction,
 };
 
-/// After an invoice has expired no wallet begins to pay it; this much more is for clocks that differ.
-const CLOCKS_S: u64 = 120;
 /// A payment without an invoice never expires. A wallet that did not take its request, which is void after minutes,
 /// within a day never will.
 const KEYSEND_FINAL_S: u64 = 24 * 3600;
@@ -41,6 +40,7 @@ impl Client {
         let amount = bill.to_pay(order.amount)?;
         // To name the amount of an invoice once more is more than some wallets take.
         let order = PayOrder { amount: order.amount.filter(|_| bill.amount.is_none()), ..order };
+        // After an invoice has expired no wallet begins to pay it.
         let final_at = bill.expires_at.saturating_add(CLOCKS_S);
         self.prepared(Request::PayInvoice(order), bill.payment_hash, amount, final_at).await
     }
@@ -115,6 +115,7 @@ impl Client {
                     }
                     sleep(Duration::from_millis(after_ms)).await;
                     signed = self.anew(prepared).await;
+                    attempt.is_ordered_until(signed.as_ref().map_or(0, |signed| void_at(&signed.event)));
                 }
             }
         }
@@ -149,8 +150,7 @@ impl Client {
 
     /// Sends a request, unless it is void by now: then only looking up remains, as when nobody can hear an answer.
     async fn put(&self, signed: Signed, deadline_ms: u64) -> Option<Answer> {
-        let void_at = nwc::Request::read(&signed.event).ok().and_then(|header| header.expires_at);
-        let void_at_ms = void_at.map_or(u64::MAX, |at| at.as_secs().saturating_mul(1000));
+        let void_at_ms = void_at(&signed.event).saturating_mul(1000);
         if void_at_ms <= self.now_ms() {
             return None;
         }
@@ -238,7 +238,9 @@ impl Client {
 
     fn attempt(&self, prepared: &Prepared, deadline_ms: u64) -> Attempt {
         let look_after_ms = millis(self.shared.config.look_after);
-        Attempt::new(prepared.payment_hash, prepared.final_at, deadline_ms, look_after_ms)
+        let Prepared { event, payment_hash: hash, final_at, .. } = prepared;
+        let (at, void_at) = (event.created_at.as_secs(), void_at(event));
+        Attempt::new(Ordered { hash: *hash, at, void_at, final_at: *final_at }, deadline_ms, look_after_ms)
     }
 
     fn deadline_ms(&self) -> u64 {
@@ -256,6 +258,12 @@ impl Client {
         let request = Request::parse(&prepared.body).ok()?;
         self.sign(&request, self.paid_by_ms()).await.ok()
     }
+}
+
+/// When a request is void, in seconds since 1970.
+fn void_at(request: &Event) -> u64 {
+    let header = nwc::Request::read(request).ok();
+    header.and_then(|header| header.expires_at).map_or(u64::MAX, |at| at.as_secs())
 }
 
 fn method_of(prepared: &Prepared) -> String {

@@ -155,6 +155,7 @@ impl Machine {
         let row = RequestRow {
             client: header.client,
             at: header.at.as_secs(),
+            expires_at: header.expires_at.map(|at| at.as_secs()),
             encryption: *header.encryption.as_ref().unwrap_or(&Encryption::Nip44),
             body: request.to_json(),
             preimage,

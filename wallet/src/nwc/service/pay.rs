@@ -123,6 +123,9 @@ impl Machine {
     /// Sets the budget aside, writes that down, and pays.
     fn pay(&mut self, id: EventId) {
         let Some(job) = self.jobs.get(&id) else { return };
+        if job.row.is_void(self.now_s()) {
+            return self.payment_failed(id, super::work::expired());
+        }
         let due = match due(job) {
             Ok(due) => due,
             Err(error) => return self.payment_failed(id, error),
@@ -196,7 +199,10 @@ impl Machine {
     fn too_little(&self, id: EventId) -> Error {
         let takes = match self.jobs.get(&id).map(|job| (due(job), &job.row.stage)) {
             Some((Ok(due), Stage::Asked { max_fee, .. })) => {
-                format!(": this takes {}, and up to {max_fee} for fees where it leaves the wallet", due.amount)
+                format!(
+                    ": this takes {}, and up to {max_fee} for fees where it leaves the wallet",
+                    due.amount
+                )
             }
             _ => String::new(),
         };

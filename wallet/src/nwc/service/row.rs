@@ -40,6 +40,9 @@ pub(super) struct RequestRow {
     pub(super) client: PublicKey,
     /// When the client wrote it, in seconds since 1970.
     pub(super) at: u64,
+    /// After which it is not begun any more: its client has given up, and may have asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<u64>,
     pub(super) encryption: Encryption,
     /// The plaintext; emptied once answered.
     pub(super) body: String,
@@ -50,6 +53,11 @@ pub(super) struct RequestRow {
 }
 
 impl RequestRow {
+    /// Whether its client has given up.
+    pub(super) fn is_void(&self, now_s: u64) -> bool {
+        self.expires_at.is_some_and(|at| at < now_s)
+    }
+
     pub(super) fn write(&self, request: &EventId, expect_version: u64) -> RowWrite {
         row(REQUESTS, request.to_hex(), expect_version, self)
     }

@@ -24,13 +24,17 @@ impl Machine {
         let Some(job) = self.jobs.get(&id) else { return };
         let (request, client, stage) = (job.request.clone(), job.row.client, job.row.stage.clone());
         let ended = self.connection(&client).map(|connection| connection.check(self.now_s()));
-        let is_new = stage == Stage::Received;
+        let (is_new, is_void) = (stage == Stage::Received, job.row.is_void(self.now_s()));
         match ended {
             Some(Err(ended)) if is_new => {
                 return self.fail(id, Error::new(ErrorCode::Unauthorized, ended.to_string()));
             }
             None => return self.fail(id, Error::new(ErrorCode::Unauthorized, "this key has no wallet here")),
             _ => {}
+        }
+        // It waited too long, for its turn or for the wallet to run again.
+        if is_new && is_void {
+            return self.fail(id, expired());
         }
         match request {
             Request::GetBalance => self.put(id, Call::Balance),
@@ -156,6 +160,11 @@ impl Machine {
             preimage.ok_or_else(|| Error::new(ErrorCode::Internal, "paid, but the receipt is lost"))?;
         Ok(json!({ "preimage": preimage, "fees_paid": transaction.fees_paid.unwrap_or_default() }))
     }
+}
+
+/// Nothing was done, and nothing will be.
+pub(super) fn expired() -> Error {
+    Error::new(ErrorCode::Other, "the request has expired")
 }
 
 /// What is asked for by an invoice: something, and not more than there is.

@@ -170,6 +170,47 @@ fn what_waited_for_its_turn_goes_on_in_its_order() {
 }
 
 #[test]
+fn what_its_client_has_given_up_is_not_begun() {
+    let mut rig = Rig::with_limits(Limits { running: 1, ..Limits::default() });
+    let shop = budgeted(&mut rig);
+    rig.mode = Mode::Held;
+    let within = |rig: &mut Rig, request: &Request| {
+        let at = rig.now_ms / 1000;
+        let encryption = oa_nips::nwc::Encryption::Nip44;
+        let event = rig.event_at(&shop, &request.to_json(), at, Some(at + 60), encryption);
+        rig.hand_in(&event);
+        event.id
+    };
+    let orders = [1, 2, 3].map(|seed| pay(&mut rig, seed));
+    let [first, second, third] = [0, 1, 2].map(|n| within(&mut rig, &orders[n].0));
+    // The first is about to be paid, the others wait; then the wallet is away for more than a minute.
+    step(&mut rig, true);
+    assert_eq!(stage(&rig, &first).as_deref(), Some("asked"));
+    assert_eq!(stage(&rig, &second).as_deref(), Some("received"));
+    rig.now_ms += 61_000;
+    rig.restart();
+    rig.mode = Mode::Running;
+    rig.run();
+    for id in [first, second, third] {
+        let told = rig.answer_to(&id).unwrap().result.unwrap_err();
+        assert_eq!(told.message, "the request has expired");
+    }
+    assert_eq!(orders.map(|(_, hash)| paid(&rig, &hash)), [0, 0, 0], "their client may have paid otherwise");
+    assert_eq!(rig.connection(&shop).spent.msat, Msat::ZERO);
+    // A payment that did leave is told of, however late.
+    let (request, hash) = pay(&mut rig, 4);
+    rig.mode = Mode::Held;
+    let late = within(&mut rig, &request);
+    step(&mut rig, true);
+    step(&mut rig, false);
+    rig.now_ms += 61_000;
+    rig.mode = Mode::Running;
+    rig.restart();
+    assert!(rig.answer_to(&late).unwrap().result.is_ok());
+    assert_eq!((paid(&rig, &hash), rig.connection(&shop).spent.msat), (1, Msat::new(1000)));
+}
+
+#[test]
 fn an_invoice_is_made_once_and_a_channel_opened_once() {
     let mut rig = Rig::new();
     let admin = rig.client("admin", 0, |connection| connection.scopes = Scope::ALL.into());
