@@ -9,8 +9,10 @@ use oa_nips::mail::Protocol::Nip17;
 use oa_nips::nostr::hashes::{Hash as _, sha256};
 use oa_nips::nostr::{Keys, PublicKey, ToBech32 as _};
 use oa_tests::client::Client;
-use oa_tests::wallet::{Purse, first, number, text};
-use oa_tests::world::{DEADLINE, Done, Home, Process, eventually, field, is};
+use oa_tests::wallet::{Branch, Purse, first, number, text};
+use oa_tests::world::{DEADLINE, Done, Home, Process, Program, World, eventually, field, is};
+use oa_wallet::backend::{Backend as _, InvoiceRequest, Preimage};
+use oa_wallet::msat::Msat;
 use serde_json::Value;
 
 /// A wallet, and a node that is its customer.
@@ -299,6 +301,66 @@ async fn the_owner_has_it_by_direct_message_and_consents_to_what_is_dear() -> Re
     eventually(DEADLINE, || bank.adds_up()).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_on_the_way_stays_reserved_over_a_restart_and_its_end_is_told() -> Result<()> {
+    let branch = Branch::start(Msat::from_sat(1_000_000)).await?;
+    branch.bank.set_fee(Msat::from_sat(1));
+    let (world, owner) = (World::new()?, Keys::generate());
+    let home = world.home("n")?;
+    let operator = text(&first(home.oa_node(&["init", "--json"]).await?)?, "operator")?;
+    let more = format!("owner = {:?}\n[agents.dm]\npolicy = \"open\"\n", owner.public_key().to_bech32()?);
+    home.write("config.toml", &config(&operator, &branch.relay.url(), &more))?;
+    home.write("node.nwc", &branch.connect("operator", |_| ()).await?.reveal())?;
+    std::fs::set_permissions(home.dir().join("node.nwc"), std::fs::Permissions::from_mode(0o600))?;
+    let mut node = home.run().start().await?;
+    let home = &home;
+    let standing = || async move {
+        let shown = home.oa(&["cat", "/agents/alice/wallet/balance"]).await?.ok()?;
+        let shown: Value = serde_json::from_str(&shown)?;
+        Ok::<_, anyhow::Error>((number(&shown, "balance_msat")?, number(&shown, "reserved_msat")?))
+    };
+    eventually(DEADLINE, || async {
+        home.oa(&["wallet", "transfer", "operator", "alice", "1000"]).await?.ok().map(drop)
+    })
+    .await?;
+
+    // Somebody outside holds the payment back.
+    let preimage = Preimage([7; 32]);
+    let request =
+        InvoiceRequest { amount: Some(Msat::from_sat(100)), description: String::new(), expiry_s: 3600 };
+    let held = branch.outside.hold_invoice(preimage.hash(), request).await?.bolt11;
+    let alice = node.agent("alice")?;
+    let mut owner = Client::connect(&branch.relay.url(), owner, DEADLINE).await?;
+    let answer = said(&mut owner, alice, &format!("pay {held}")).await?;
+    ensure!(answer.starts_with("The payment of 100 sat takes longer"), "{answer}");
+    ensure!(standing().await? == (890_000, 110_000), "{:?}", standing().await?);
+    node.kill().await?;
+    node.restart().await?;
+    ensure!(standing().await? == (890_000, 110_000), "held over the restart: {:?}", standing().await?);
+    let other = home.oa(&["call", "/agents/bob/wallet/pay", &held]).await?;
+    ensure!(other.code != Some(0) && other.stderr.contains("a payment of this invoice is"), "{other:?}");
+    branch.outside.settle(preimage).await?;
+    let told = owner.next(2 * DEADLINE).await?;
+    ensure!(told.text() == Some("Paid 100 sat, and 1 sat in fees."), "{:?}", told.text());
+    ensure!(
+        standing().await? == (899_000, 0),
+        "what was left of the reserve came back: {:?}",
+        standing().await?
+    );
+
+    // And pays alice, whom the wallet need not tell: it is looked for.
+    let asked = home.oa(&["call", "/agents/alice/wallet/invoice", "5"]).await?.ok()?;
+    let invoice = text(&serde_json::from_str(&asked)?, "invoice")?;
+    branch.outside.pay(&invoice, None, Msat::from_sat(10)).await?;
+    eventually(DEADLINE, || async {
+        ensure!(standing().await? == (904_000, 0), "{:?}", standing().await?);
+        Ok(())
+    })
+    .await?;
+    branch.verify()?;
+    Ok(())
+}
+
 /// What is answered.
 async fn said(client: &mut Client, to: PublicKey, words: &str) -> Result<String> {
     let mail = client.ask(to, words, Nip17, DEADLINE).await?;
@@ -308,18 +370,22 @@ async fn said(client: &mut Client, to: PublicKey, words: &str) -> Result<String>
 
 #[tokio::test]
 async fn oa_up_says_how_to_give_the_agents_a_wallet_and_takes_it() -> Result<()> {
-    let world = oa_tests::world::World::new()?;
+    let world = World::new()?;
     let home = world.home("a")?;
     let mut up = home.up().start().await?;
     let none = home.oa(&["cat", "/wallet/balance"]).await?;
     ensure!(none.code == Some(3), "{none:?}");
     let none = home.oa(&["wallet", "transfer", "operator", "concierge", "1"]).await?;
     ensure!(none.code == Some(3) && none.stderr.contains("--wallet-file"), "{none:?}");
-    let _wallet = home.launch(oa_tests::world::Program::OaWallet, ["run", "--fake"]).start().await?;
+    let _wallet = home.launch(Program::OaWallet, ["run", "--fake"]).start().await?;
     up.terminate(DEADLINE).await?;
     up.restart().await?;
-    let hint = up.stderr()?;
-    let line = hint.lines().find(|line| line.contains("oa wallet connect")).context(hint.clone())?;
+    let line = eventually(DEADLINE, || async {
+        let told = up.stderr()?;
+        let line = told.lines().find(|line| line.contains("oa wallet connect")).map(str::to_owned);
+        line.context(told)
+    })
+    .await?;
     let words: Vec<&str> = line.split_whitespace().skip(1).collect();
     home.oa(&words).await?.ok()?;
     up.terminate(DEADLINE).await?;
