@@ -1,6 +1,7 @@
 //! Two real nodes on a chain of our own: the suite that every backend passes, and what only they do.
 
 mod lsp;
+mod torn;
 
 use std::net::TcpListener;
 
