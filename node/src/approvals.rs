@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use answer::{Answered, Said, answer, decided, is_code_of_a_waiting, read};
 pub(crate) use perform::start;
+pub(crate) use words::{base64, deed, digest, line};
 
 use crate::agent::AgentId;
 use crate::agent::envelope::{EnvelopeId, Heard, Origin};
@@ -117,7 +118,7 @@ pub(crate) struct Frozen {
     pub(crate) verb: String,
     #[serde(default)]
     pub(crate) body: Blob,
-    /// Where it is moved to, within the mount.
+    /// Where it is moved to, in the agent's tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) to: Option<String>,
 }

@@ -191,8 +191,10 @@ impl Namespace {
         let mounts = self.setting.mounts.clone();
         let found = mounts.find(&path)?;
         found.allow(&path, &change)?;
+        let asked = change.clone();
         let change = within(&found, &mounts, change)?;
-        if let Some((writes, refusal)) = self.setting.consent.freeze(&self.context(key), &path, &change) {
+        // Whoever is asked sees paths of the agent's tree.
+        if let Some((writes, refusal)) = self.setting.consent.freeze(&self.context(key), &path, &asked) {
             self.absorb(&path, Effect { writes, ..Effect::default() })?;
             return Err(refusal);
         }

@@ -18,7 +18,7 @@ use crate::engine::shared::Shared;
 use crate::engine::world;
 use crate::namespace::rights::Role;
 use crate::namespace::service::{self, Class, Context, Effect, Subject, Wake};
-use crate::namespace::{Error, Path};
+use crate::namespace::{self, Error, Path};
 use crate::store::backend::BackendError;
 use crate::store::write::{Poke, Verdict, Write};
 
@@ -115,9 +115,10 @@ async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), 
         let gone = Error::not_found(&approval.path);
         return finish(shared, done(version, approval), Err(gone), Effect::default()).await;
     };
-    if let Err(error) = found.allow(&path, &change) {
-        return finish(shared, done(version, approval), Err(error), Effect::default()).await;
-    }
+    let change = match found.allow(&path, &change).and_then(|()| namespace::within(&found, &mounts, change)) {
+        Ok(change) => change,
+        Err(error) => return finish(shared, done(version, approval), Err(error), Effect::default()).await,
+    };
     let service = &found.mount.service;
     match service.class(&found.rest, &change) {
         Class::Transactional => match service.change(&cx, &found.rest, &change).await {

@@ -42,8 +42,8 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
                 Stage::Granted { .. } => "Granted: it is done now, once",
                 _ => "Denied: nothing is done",
             };
-            let (verb, path) = (&decided.change.verb, &decided.path);
-            (format!("{did}. (wish {}: {verb} {path})", decided.id), Some(approvals::put(&approval)))
+            let deed = approvals::deed(decided);
+            (format!("{did}. (wish {}: {deed})", decided.id), Some(approvals::put(&approval)))
         }
     };
     let mut settled = case.settle(Answer::Say { reply: case.reply(text) });

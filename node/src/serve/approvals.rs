@@ -67,16 +67,20 @@ impl Approvals {
         };
         let name = self.store.agent(approval.agent).ok().flatten().map(|row| row.name);
         let body = &approval.change.body.0;
+        let text = std::str::from_utf8(body).ok();
         json!({
             "id": approval.id,
             "agent": name,
             "state": approval.state.name(),
             "by": by,
-            "path": approval.path,
+            "path": approvals::line(&approval.path),
+            "to": approval.change.to.as_deref().map(approvals::line),
             "verb": approval.change.verb,
             "category": approval.category,
             "bytes": body.len(),
-            "text": std::str::from_utf8(body).ok(),
+            "text": text,
+            "base64": text.is_none().then(|| approvals::base64(body)),
+            "sha256": approvals::digest(body),
             "asked_at": approval.asked_at_ms / 1000,
             "expires_at": approval.expires_at_ms / 1000,
         })
