@@ -296,7 +296,9 @@ impl MailIn {
 
     /// Tells those whom a durable decision concerns.
     async fn settled(&self, (verdicts, decided): (Vec<Verdict>, decide::Decided)) {
-        if !decided.also.is_empty() && !verdicts.iter().any(Verdict::stops_unit) {
+        // A unit may end with its mail, and then nothing that was to follow has landed.
+        let is_whole = verdicts.len() > decided.also.len() && !verdicts.iter().any(Verdict::stops_unit);
+        if !decided.also.is_empty() && is_whole {
             let after = After::of(&decided.also);
             self.shared.hooks.landed(after, verdicts.get(1..).unwrap_or_default(), &self.shared.outbox);
         }

@@ -41,10 +41,9 @@ impl<'a> Tx<'a> {
     fn apply_all(&mut self, unit: Vec<Write>) -> Result<Vec<Verdict>, BackendError> {
         let mut verdicts = Vec::with_capacity(unit.len());
         for write in unit {
-            // What follows mail that was dealt with before was done with it.
             let is_mail = matches!(write, Write::Settle(_));
             let verdict = write.apply(self)?;
-            let ends = verdict.stops_unit() || (is_mail && verdict == Verdict::Duplicate);
+            let ends = verdict.stops_unit() || (is_mail && verdict.ends_unit());
             verdicts.push(verdict);
             if ends {
                 break;

@@ -137,6 +137,12 @@ impl Verdict {
     pub(crate) fn stops_unit(&self) -> bool {
         matches!(self, Self::Stale | Self::NameTaken | Self::NoAgent)
     }
+
+    /// Whether nothing follows mail of which this became: what would was done with it before, or it came out of its time
+    /// and asks for nothing. What else is refused may be followed by a letter that says so.
+    pub(crate) fn ends_unit(&self) -> bool {
+        matches!(self, Self::Duplicate | Self::Refused(Refusal::BelowFloor | Refusal::Future))
+    }
 }
 
 impl Write {
