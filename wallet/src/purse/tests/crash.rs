@@ -52,7 +52,8 @@ async fn what_cannot_be_read_after_a_payment_began_is_unknown_and_not_unpaid() {
             rig.fail_read(nth);
             let told = rig.pay("alice", &bill, request).await;
             rig.fail_read(0);
-            let left = before - rig.balance("alice").await;
+            // What was held back for the first one's fee may come back in between.
+            let left = before.saturating_sub(rig.balance("alice").await);
             match told {
                 Ok(_) => paid += 1,
                 Err(PurseError::Unknown) => unknown += 1,
