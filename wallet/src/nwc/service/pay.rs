@@ -84,13 +84,17 @@ impl Machine {
         self.ask(id, Call::LookUp(due.hash));
     }
 
-    /// Waits for a payment that another request began, if it is of the same account.
+    /// Waits for a payment that another request began, if it is of the same account and as much.
     fn follow(&mut self, id: EventId, first: EventId, client: &PublicKey) {
         let account =
             |client: &PublicKey| self.connection(client).map(|connection| connection.account.clone());
         let theirs = self.jobs.get(&first).and_then(|job| account(&job.row.client));
         if theirs != account(client) {
             return self.fail(id, Error::new(ErrorCode::Other, "this invoice is being paid already"));
+        }
+        let amount = |id| self.jobs.get(&id).and_then(|job| due(job).ok()).map(|due| due.amount);
+        if amount(id) != amount(first) {
+            return self.fail(id, otherwise());
         }
         self.release(id);
         if let Some(job) = self.jobs.get_mut(&id) {
@@ -245,8 +249,13 @@ impl Machine {
         }
     }
 
-    /// A payment is done: it is counted, answered and told, once.
+    /// A payment is done: it is counted, answered and told, once. One that another request has made is this one's as
+    /// well where it was as much: an invoice may leave the amount to its payer.
     fn settle(&mut self, id: EventId, paid: &Transaction, is_counted: bool) {
+        let amount = self.jobs.get(&id).and_then(|job| due(job).ok()).map(|due| due.amount);
+        if !is_counted && amount != Some(paid.amount) {
+            return self.payment_failed(id, otherwise());
+        }
         let result = Self::pay_result(paid);
         if let Some(job) = self.jobs.get_mut(&id).filter(|_| is_counted) {
             job.spent = Some(paid.amount.saturating_add(paid.fees_paid.unwrap_or_default()));
@@ -278,6 +287,11 @@ impl Machine {
 /// An invoice of the account's own is none of its payments, though the hash is the same.
 fn is_payment(transaction: &Transaction) -> bool {
     transaction.direction == crate::nwc::message::Direction::Outgoing
+}
+
+/// A refusal, to be believed as it is: look-up shows a payment of that hash, which is another one.
+fn otherwise() -> Error {
+    Error::new(ErrorCode::Restricted, "this account pays this invoice already, with another amount")
 }
 
 fn failed() -> Error {

@@ -95,6 +95,44 @@ fn two_requests_for_one_invoice_are_one_payment() {
 }
 
 #[test]
+fn a_payment_of_another_amount_is_not_this_one() {
+    for is_slow in [false, true] {
+        let mut rig = Rig::new();
+        let (shop, kiosk) = (
+            rig.client("shop", 1_000_000, |_| {}),
+            rig.client("kiosk", 1_000_000, |connection| {
+                connection.account = crate::account::Holder::new("shop").unwrap();
+            }),
+        );
+        rig.purse.with(|play| play.luck = if is_slow { Luck::Slow } else { Luck::Good });
+        let (invoice, hash) = rig.purse.with(|play| play.bill(1, None));
+        let order = |amount: u64| {
+            let params = json!({ "invoice": invoice, "amount": amount });
+            Request::parse(&json!({ "method": "pay_invoice", "params": params }).to_string()).unwrap()
+        };
+        let first = hand_in_later(&mut rig, &shop, &order(1_000));
+        let dear = hand_in_later(&mut rig, &kiosk, &order(100_000));
+        let refused = rig.answer_to(&dear.id).unwrap().result.unwrap_err();
+        assert!(refused.code.is_refusal(), "{refused}");
+        let same = hand_in_later(&mut rig, &kiosk, &order(1_000));
+        if is_slow {
+            // Also where only the purse knows of it.
+            rig.machine.jobs.clear();
+            rig.machine.paying.clear();
+            let waits = hand_in_later(&mut rig, &kiosk, &order(100_000));
+            rig.purse.with(|play| play.decide(hash, true));
+            rig.pass(60_000);
+            let refused = rig.answer_to(&waits.id).unwrap().result.unwrap_err();
+            assert!(refused.code.is_refusal(), "{refused}");
+        } else {
+            let receipts = [first.id, same.id].map(|id| rig.answer_to(&id).unwrap().result.unwrap());
+            assert_eq!(receipts[0], receipts[1], "as much is the same");
+        }
+        assert_eq!(paid(&rig, &hash), 1);
+    }
+}
+
+#[test]
 fn a_failed_payment_costs_nothing_and_may_be_tried_again() {
     let mut rig = Rig::new();
     let shop = rig.client("shop", 1_000_000, limited(20_000));
