@@ -11,7 +11,7 @@
 //! - `send`: payments; `receive`: invoices; `show`: how both look
 //! - `keep`: the task that reads the backend's events and compares its balance with the ledger
 //! - `steer`: the methods for admin connections, `oa_…`; `offer`: those of offers
-//! - `book`: drafts and commits; `note`: the rows kept beside the ledger's
+//! - `open`: how many invoices may wait; `book`: drafts and commits; `note`: the rows kept beside the ledger's
 //!
 //! [`LedgerPurse::start`] recovers and starts the task; it ends with [`LedgerPurse::stop`].
 
@@ -20,6 +20,7 @@ mod keep;
 mod locks;
 mod note;
 mod offer;
+mod open;
 mod receive;
 mod send;
 mod show;
@@ -41,6 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use self::book::Book;
 use self::locks::Locks;
+use self::open::Open;
 use crate::account::{Holder, Ledger};
 use crate::backend::{Backend, PaymentHash, Preimage};
 use crate::msat::Msat;
@@ -93,6 +95,7 @@ struct Inner {
     config: Config,
     clock: Clock,
     locks: Locks,
+    open: Open,
     /// Held from before an offer is paid until the payment's name is written down.
     offers: tokio::sync::Mutex<()>,
     notices: mpsc::Sender<Notice>,
@@ -135,6 +138,7 @@ impl LedgerPurse {
             config,
             clock,
             locks: Locks::default(),
+            open: Open::default(),
             offers: tokio::sync::Mutex::default(),
             notices,
             cancel: CancellationToken::new(),

@@ -68,6 +68,7 @@ impl Inner {
         if let Some(known) = self.made_before(&account, request).await? {
             return Ok(known);
         }
+        self.open.admits(&account, self.now_ms())?;
         let InvoiceOrder { amount, description, description_hash, expiry, metadata } = order;
         let wish = Wish::new(amount, description, description_hash.as_ref(), expiry, metadata)?;
         if self.needs_provider(amount).await? {
@@ -100,6 +101,7 @@ impl Inner {
         if let Some(known) = self.made_before(&account, request).await? {
             return Ok(known);
         }
+        self.open.admits(&account, self.now_ms())?;
         let HoldOrder { amount, description, description_hash, expiry, .. } = order;
         let wish = Wish::new(amount, description, description_hash.as_ref(), expiry, None)?;
         let is_used = self
@@ -183,6 +185,7 @@ impl Inner {
                 Ok(hash)
             })
             .await?;
+        self.open.made(&holder, made, made_ms, expires_ms);
         self.incoming(&holder, made).await?.ok_or(PurseError::NotFound)
     }
 
@@ -319,6 +322,7 @@ impl Inner {
                 Ok(holder)
             })
             .await?;
+        self.open.paid(&holder, hash);
         self.tell(&holder, hash, Topic::PaymentReceived).await;
         Ok(())
     }

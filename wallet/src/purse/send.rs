@@ -154,6 +154,7 @@ impl Inner {
             if let Err(error) = self.close(hash).await {
                 tracing::warn!(%hash, %error, "an invoice that was paid inside is not closed yet");
             }
+            self.open.paid(&payee, hash);
             self.tell(&payee, hash, Topic::PaymentReceived).await;
         }
         Ok(())

@@ -19,6 +19,10 @@ const FEE_MIN: Msat = Msat::from_sat(10);
 const LOOK_FIRST_MS: u64 = 500;
 const LOOK_LAST_MS: u64 = 30_000;
 
+/// Requests that wait for a payment which another one began. 8: a client asks anew when it hears nothing, and twice is
+/// rare; they take no turns, so nothing else bounds them.
+const FOLLOWERS_MAX: usize = 8;
+
 /// What routing may cost on top of an amount, at most.
 pub fn fee_reserve(amount: Msat) -> Msat {
     Msat::new(amount.get().div_ceil(100)).max(FEE_MIN)
@@ -95,6 +99,10 @@ impl Machine {
         let amount = |id| self.jobs.get(&id).and_then(|job| due(job).ok()).map(|due| due.amount);
         if amount(id) != amount(first) {
             return self.fail(id, otherwise());
+        }
+        if self.jobs.get(&first).is_some_and(|job| job.followers.len() >= FOLLOWERS_MAX) {
+            let message = "this payment is waited for by too many requests";
+            return self.fail(id, Error::new(ErrorCode::RateLimited, message));
         }
         self.release(id);
         if let Some(job) = self.jobs.get_mut(&id) {

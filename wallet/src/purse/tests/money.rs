@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::rig::{Rig, holder, id, payment};
 use crate::account::Holder;
-use crate::backend::{Backend, Error as BackendError, Keysend as Send, Preimage, State as Status};
+use crate::backend::{
+    Backend, Error as BackendError, Keysend as Send, PaymentHash, Preimage, State as Status,
+};
 use crate::msat::Msat;
 use crate::nwc::message::{Direction, Error, HoldOrder, ListQuery, State, Topic};
 use crate::nwc::purse::{Payment, Purse, PurseError, Steer};
@@ -152,6 +154,30 @@ async fn held_money_waits_for_its_client_and_for_nobody_else() {
     assert_eq!((state(proof.hash()).await, state(other.hash()).await), (State::Settled, State::Failed));
     assert_eq!(rig.balance("alice").await, 10_100_000);
     rig.adds_up().await;
+}
+
+#[tokio::test]
+async fn an_account_with_too_many_unpaid_invoices_makes_no_more() {
+    let rig = Rig::new().await;
+    let first = rig.invoice("bob", 1, 1).await.unwrap();
+    for n in 0..5_000_u32 {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        rig.purse.inner.open.made(&holder("bob"), PaymentHash::from_bytes(bytes), u64::MAX / 2, u64::MAX);
+    }
+    assert!(matches!(rig.invoice("bob", 1, 2).await, Err(PurseError::Refused(_))));
+    assert_eq!(rig.invoice("bob", 1, 1).await.unwrap(), first, "what was made before is not made anew");
+    assert!(rig.invoice("alice", 1, 3).await.is_ok(), "it is nobody else's limit");
+    let held = HoldOrder {
+        amount: Msat::from_sat(1),
+        payment_hash: Preimage([7; 32]).hash(),
+        description: None,
+        description_hash: None,
+        expiry: None,
+        min_cltv_expiry_delta: None,
+    };
+    let refused = rig.purse.make_hold_invoice(&holder("bob"), held, id(4)).await;
+    assert!(matches!(refused, Err(PurseError::Refused(_))), "{refused:?}");
 }
 
 #[tokio::test]

@@ -95,6 +95,22 @@ fn two_requests_for_one_invoice_are_one_payment() {
 }
 
 #[test]
+fn one_payment_is_waited_for_by_a_few_requests_and_not_by_any_number() {
+    let mut rig = Rig::new();
+    let shop = rig.client("shop", 1_000_000, |_| {});
+    rig.purse.with(|play| play.luck = Luck::Slow);
+    let (request, hash) = bill(&mut rig, 1, 1000);
+    let events: Vec<_> = (0..20).map(|_| hand_in_later(&mut rig, &shop, &request)).collect();
+    assert_eq!(rig.machine.jobs.len(), 9, "the first and eight that wait for it");
+    let refused = rig.answer_to(&events[9].id).unwrap().result.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    rig.purse.with(|play| play.decide(hash, true));
+    rig.pass(60_000);
+    assert!(events[..9].iter().all(|event| rig.answer_to(&event.id).unwrap().result.is_ok()));
+    assert_eq!(paid(&rig, &hash), 1);
+}
+
+#[test]
 fn a_payment_of_another_amount_is_not_this_one() {
     for is_slow in [false, true] {
         let mut rig = Rig::new();
