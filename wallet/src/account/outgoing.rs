@@ -168,13 +168,19 @@ impl Ledger<'_, '_> {
     /// The payment was made. What is left of its reservation is free again; what it cost beyond it is taken from what
     /// is available, and the rest becomes debt. The same again changes nothing.
     ///
+    /// A fee that cannot be is taken for what was held back: the payment was made, and is recorded.
+    ///
     /// A payment that was given up and has happened after all is recorded likewise: its money is gone.
     ///
     /// # Errors
     /// [`PaymentError::Over`] where it was settled with other figures.
     pub fn settled(&mut self, payment: &Hash, outcome: Outcome, at_ms: u64) -> Result<Payment, PaymentError> {
         let row = self.payment(payment)?.ok_or(PaymentError::NotFound(*payment))?;
-        let Outcome { amount, fee, preimage } = outcome;
+        let Outcome { amount, mut fee, preimage } = outcome;
+        if amount.checked_add(fee).is_none_or(|total| total > Msat::SUPPLY) {
+            tracing::error!(%amount, %fee, "a payment's fee is more than there is: what was held back is taken");
+            fee = row.fee_reserve;
+        }
         if let PaymentState::Settled { amount: known_amount, fee: known_fee, preimage: known } = row.state {
             if (known_amount, known_fee) != (amount, fee) {
                 return Err(PaymentError::Over(Box::new(row)));

@@ -55,6 +55,22 @@ fn outcome(amount: Msat, fee: Msat) -> Outcome {
 }
 
 #[test]
+fn a_proven_payment_is_recorded_whatever_is_said_of_its_fee() {
+    let (store, alice) = (funded(), holder("alice"));
+    work(&store, |ledger| {
+        let _ = ledger.reserve(&new_payment(1, &alice, sat(1_000), "r")).unwrap();
+        for fee in [Msat::SUPPLY, Msat::new(u64::MAX)] {
+            // Twice: the same again changes nothing.
+            let row = ledger.settled(&hash(1), outcome(sat(1_000), fee), 6).unwrap();
+            let PaymentState::Settled { amount, fee, .. } = row.state else { panic!("{row:?}") };
+            assert_eq!((amount, fee), (sat(1_000), sat(10)), "all that was held back");
+        }
+    });
+    assert_eq!(standing(&store, "alice"), (sat(8_990), Msat::ZERO, Msat::ZERO));
+    verify(&store).unwrap();
+}
+
+#[test]
 fn fees_are_reserved_at_one_percent_and_ten_sat() {
     let cases =
         [(1, 10_000), (1_000_000, 10_000), (1_000_001, 10_001), (5_000_000, 50_000), (5_000_001, 50_001)];

@@ -190,6 +190,8 @@ impl Model {
 
     fn settle(&mut self, hash: u8, amount: u64, fee: u64, today: u64) -> bool {
         let Some(paying) = self.payments.get_mut(&hash) else { return false };
+        let reserve = (paying.held - i128::from(paying.amount)).max(0) as u64;
+        let fee = if i128::from(amount) + i128::from(fee) > SUPPLY { reserve } else { fee };
         if let Stage::Settled(known_amount, known_fee) = paying.stage {
             return (known_amount, known_fee) == (amount, fee);
         }

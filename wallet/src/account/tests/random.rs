@@ -344,12 +344,11 @@ impl World {
             Command::Sent { hash } => ledger.sent(&super::hash(*hash), at_ms).is_ok(),
             Command::Unknown { hash } => ledger.unknown(&super::hash(*hash), at_ms).is_ok(),
             Command::Settle { hash, amount, fee } => {
-                let total = Msat::new(*amount).saturating_add(Msat::new(*fee));
                 let outcome = super::outcome(Msat::new(*amount), Msat::new(*fee));
-                self.over(draft, *hash, total, |ledger| ledger.settled(&super::hash(*hash), outcome, at_ms))
+                self.over(draft, *hash, |ledger| ledger.settled(&super::hash(*hash), outcome, at_ms))
             }
             Command::Fail { hash } => {
-                self.over(draft, *hash, Msat::ZERO, |ledger| ledger.failed(&super::hash(*hash), "no", at_ms))
+                self.over(draft, *hash, |ledger| ledger.failed(&super::hash(*hash), "no", at_ms))
             }
             Command::Transfer { id, from, to, amount } => {
                 ledger.transfer(id, &name(*from), &name(*to), Msat::new(*amount), at_ms).is_ok()
@@ -397,7 +396,6 @@ impl World {
         &self,
         draft: &mut Draft<'_>,
         hash: u8,
-        total: Msat,
         end: impl FnOnce(&mut Ledger<'_, '_>) -> Result<Payment, PaymentError>,
     ) -> bool {
         let payment = super::hash(hash);
@@ -407,6 +405,11 @@ impl World {
         if before.state == after.state || self.fault == Fault::LeaksGrants {
             return true;
         }
+        // What the ledger recorded, which is not what was said where the fee cannot be.
+        let total = match after.state {
+            PaymentState::Settled { amount, fee, .. } => amount.saturating_add(fee),
+            _ => Msat::ZERO,
+        };
         let mut budget = budget(draft, &after.holder);
         if before.state.is_open() {
             let grant: GrantId = draft.get("test.grants", &payment.to_string()).unwrap().unwrap();

@@ -6,12 +6,17 @@
 use oa_nips::nostr::Event;
 use serde::{Deserialize, Serialize};
 
+use crate::account::fee_reserve;
 use crate::backend::{PaymentHash, Preimage};
 use crate::msat::Msat;
 use crate::nwc::message::{Direction, Error, ErrorCode, Paid, Response, State, Transaction};
 
 /// The longest wait between two looks at a payment, or before a busy wallet is asked again.
 const PAUSE_LAST_MS: u64 = 15_000;
+
+/// A fee above the amount and so many times what is held back for fees is none: wallets that name one count in another
+/// unit, or lie.
+const FEE_RESERVES_MAX: u64 = 10;
 
 /// How far the clocks of a wallet and its client may be apart, in seconds.
 pub(super) const CLOCKS_S: u64 = 120;
@@ -23,8 +28,8 @@ pub enum Outcome {
     Settled {
         /// It opens the payment hash.
         preimage: Preimage,
-        /// What the route cost; nothing where the wallet does not say, which is to be taken for all that was
-        /// reserved.
+        /// What the route cost; nothing where the wallet does not say or names what no route costs, which is to be
+        /// taken for all that was reserved.
         fee: Option<Msat>,
     },
     /// Not paid, and it will not be.
@@ -88,6 +93,8 @@ pub(super) enum Next {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ordered {
     pub(super) hash: PaymentHash,
+    /// How much, without fees.
+    pub(super) amount: Msat,
     /// When the request was written.
     pub(super) at: u64,
     /// After which a wallet does not begin with it.
@@ -127,7 +134,7 @@ impl Attempt {
         match response.result {
             Ok(result) => match serde_json::from_value::<Paid>(result) {
                 Ok(paid) if paid.preimage.hash() == self.ordered.hash => {
-                    Next::Done(settled(paid.preimage, paid.fees_paid))
+                    Next::Done(self.settled(paid.preimage, paid.fees_paid))
                 }
                 // It claims to have paid and does not prove it. Looking up decides.
                 _ => self.look(now_ms),
@@ -204,6 +211,17 @@ impl Attempt {
         }
     }
 
+    /// Paid; for a fee that no route costs, if the wallet says so.
+    fn settled(&self, preimage: Preimage, fee: Option<Msat>) -> Outcome {
+        let Ordered { hash, amount, .. } = self.ordered;
+        let reserves = fee_reserve(amount).get().saturating_mul(FEE_RESERVES_MAX);
+        let fee_max = amount.saturating_add(Msat::new(reserves)).min(Msat::SUPPLY);
+        if let Some(fee) = fee.filter(|fee| *fee > fee_max) {
+            tracing::warn!(%hash, %amount, %fee, "the wallet names a fee that nobody pays: it is not believed");
+        }
+        Outcome::Settled { preimage, fee: fee.filter(|fee| *fee <= fee_max) }
+    }
+
     /// Whether what failed began before our request was written, and the wallet has not answered that, and may yet
     /// begin with it.
     fn may_begin(&self, began_at: u64, now_ms: u64) -> bool {
@@ -216,7 +234,7 @@ impl Attempt {
             return self.knows_the_invoice(known.state, now_ms);
         }
         match (known.state, known.proof()) {
-            (State::Settled, Some(preimage)) => Next::Done(settled(*preimage, known.fees_paid)),
+            (State::Settled, Some(preimage)) => Next::Done(self.settled(*preimage, known.fees_paid)),
             // An earlier attempt at the same hash. Ours may still wait for its turn.
             (State::Failed, _) if self.may_begin(known.created_at, now_ms) => self.look(now_ms),
             (State::Failed, _) => {
@@ -251,10 +269,6 @@ impl Attempt {
     }
 }
 
-fn settled(preimage: Preimage, fee: Option<Msat>) -> Outcome {
-    Outcome::Settled { preimage, fee: fee.filter(|fee| *fee <= Msat::SUPPLY) }
-}
-
 fn failed(code: ErrorCode, message: &str) -> Next {
     Next::Done(Outcome::Failed { code, message: message.to_owned() })
 }
@@ -272,7 +286,7 @@ mod tests {
     }
 
     fn ordered() -> Ordered {
-        Ordered { hash: PREIMAGE.hash(), at: 0, void_at: 60, final_at: 1_000 }
+        Ordered { hash: PREIMAGE.hash(), amount: Msat::new(5), at: 0, void_at: 60, final_at: 1_000 }
     }
 
     fn ok(preimage: Preimage) -> Response {
@@ -307,6 +321,20 @@ mod tests {
         let other = known(State::Settled, Some(Preimage([8; 32])), Preimage([8; 32]).hash());
         assert_eq!(payment.found(other, 0), Next::LookUp { after_ms: 2_000 }, "another payment");
         assert_eq!(payment.found(known(State::Settled, Some(PREIMAGE), PREIMAGE.hash()), 0), settled(2));
+    }
+
+    #[test]
+    fn a_fee_that_no_route_costs_is_not_believed() {
+        let amount = Msat::from_sat(1_000);
+        // Twice the amount would be dear, and ten times what is held back for fees is above one per cent ten times.
+        let most = 1_000_000 + 10 * 10_000;
+        for (fee, believed) in [(0, true), (most, true), (most + 1, false), (Msat::SUPPLY.get(), false)] {
+            let mut payment = Attempt::new(Ordered { amount, ..ordered() }, 60_000, 1_000);
+            let answer = json!({ "preimage": PREIMAGE.reveal(), "fees_paid": fee });
+            let fee = believed.then_some(Msat::new(fee));
+            let told = payment.answered(Response::ok("pay_invoice", answer), 0);
+            assert_eq!(told, Next::Done(Outcome::Settled { preimage: PREIMAGE, fee }), "paid all the same");
+        }
     }
 
     #[test]

@@ -238,9 +238,13 @@ impl Client {
 
     fn attempt(&self, prepared: &Prepared, deadline_ms: u64) -> Attempt {
         let look_after_ms = millis(self.shared.config.look_after);
-        let Prepared { event, payment_hash: hash, final_at, .. } = prepared;
+        let Prepared { event, payment_hash: hash, amount, final_at, .. } = prepared;
         let (at, void_at) = (event.created_at.as_secs(), void_at(event));
-        Attempt::new(Ordered { hash: *hash, at, void_at, final_at: *final_at }, deadline_ms, look_after_ms)
+        Attempt::new(
+            Ordered { hash: *hash, amount: *amount, at, void_at, final_at: *final_at },
+            deadline_ms,
+            look_after_ms,
+        )
     }
 
     fn deadline_ms(&self) -> u64 {
