@@ -1,62 +1,14 @@
 //! The wallet as a process: made, run, paid from, capped, revoked and stopped, with play money over a real relay.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use oa_nips::hex::Hex;
 use oa_nips::nostr::hashes::{Hash as _, sha256};
-use oa_tests::world::{DEADLINE, Done, Home, Process, Program, World, field};
+use oa_tests::wallet::{Purse, first, number as msat};
+use oa_tests::world::{DEADLINE, Done, Program, World, field};
 use serde_json::Value;
-
-/// A relay, a home with a wallet of play money, and the wallet that runs there.
-struct Purse {
-    world: World,
-    home: Home,
-    _relay: Process,
-    wallet: Process,
-}
-
-impl Purse {
-    async fn start() -> Result<Self> {
-        let world = World::new()?;
-        let home = world.home("a")?;
-        let relay =
-            home.launch(Program::Oa, ["relay", "--memory", "--listen", &home.listen()]).start().await?;
-        home.oa_wallet(&["init", "--fake", "--relay", &home.relay_url()]).await?.ok()?;
-        let wallet = home.launch(Program::OaWallet, ["run"]).start().await?;
-        Ok(Self { world, home, _relay: relay, wallet })
-    }
-
-    /// `oa wallet … --json`, by the admin connection.
-    async fn oa(&self, args: &[&str]) -> Result<Done> {
-        self.home.oa(&[&["wallet"], args, &["--json"]].concat()).await
-    }
-
-    /// The same by another connection.
-    async fn by(&self, connection: &Path, args: &[&str]) -> Result<Done> {
-        let file = connection.to_str().context("a path")?;
-        self.oa(&[&["--nwc-file", file], args].concat()).await
-    }
-
-    /// A connection in a file of its own.
-    async fn connect(&self, name: &str, more: &[&str]) -> Result<PathBuf> {
-        let file = self.world.path().join(format!("{name}.nwc"));
-        let out = file.to_str().context("a path")?;
-        self.oa(&[&["connect", name, "--out", out], more].concat()).await?.ok()?;
-        Ok(file)
-    }
-}
-
-fn first(done: Done) -> Result<Value> {
-    ensure!(done.code == Some(0), "{done:?}");
-    done.json()?.into_iter().next().with_context(|| format!("{done:?}"))
-}
-
-fn msat(value: &Value, name: &str) -> Result<u64> {
-    value.get(name).and_then(Value::as_u64).with_context(|| format!("{name} in {value}"))
-}
 
 fn failed(done: &Done, code: i32, sentence: &str) -> Result<()> {
     ensure!(done.code == Some(code), "{code} is wanted: {done:?}");

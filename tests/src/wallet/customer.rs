@@ -120,7 +120,7 @@ impl Customer {
     /// # Errors
     /// When the wallet says nothing, or something else than a result.
     pub async fn ask(&self, method: &str, params: Value) -> Result<Value> {
-        Ok(self.client.admin(method, params.clone()).await.with_context(|| format!("{method} {params}"))?)
+        self.client.admin(method, params.clone()).await.with_context(|| format!("{method} {params}"))
     }
 
     /// The same where it is to be refused.
