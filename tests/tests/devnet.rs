@@ -1,6 +1,7 @@
 //! `oa devnet`: two operators with money, in one command, who pay each other; and nothing of it is left, however it
 //! ends.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use oa_tests::world::{DEADLINE, Done, Home, Launch, Process, Program, World, eventually, field};
 use rustix::process::Signal;
 use serde_json::Value;
+
+/// Shows a figure to whoever runs this with `--nocapture`.
+fn figure(text: &str) {
+    // Nobody else is waiting for it.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
 
 /// A devnet, and what has to be gone after it.
 struct Devnet {
@@ -34,7 +41,7 @@ impl Devnet {
         let (launch, temporary) = launch(&world, args)?;
         let began = Instant::now();
         let process = launch.start().await?;
-        println!("ready after {:?}", began.elapsed());
+        figure(&format!("ready after {:?}", began.elapsed()));
         let (mut operators, mut pids) = (Vec::new(), Vec::new());
         for operator in process.ready().get("operators").and_then(Value::as_array).context("operators")? {
             operators.push(Home::at(field(operator, "home").context("a home")?)?);
@@ -112,7 +119,7 @@ async fn two_operators_pay_each_other_and_ctrl_c_leaves_nothing() -> Result<()> 
     ensure!(names == Some("seller"), "{}", devnet.process.ready());
     let before = wallet(seller, &["balance"]).await?;
     for (payer, payee, sat) in [(buyer, seller, 500), (seller, buyer, 200), (buyer, seller, 1)] {
-        println!("paid after {:?}", pays(payer, payee, sat).await?);
+        figure(&format!("paid after {:?}", pays(payer, payee, sat).await?));
     }
     let has = |of: &Value| of.get("balance_msat").and_then(Value::as_u64).context("a balance");
     eventually(DEADLINE, || async {

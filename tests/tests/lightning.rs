@@ -3,6 +3,7 @@
 //!
 //! `OA_LIGHTNING_PAYMENTS=200` makes as many payments in a row; 20 without it.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +19,12 @@ use oa_wallet::nwc::message::{HoldOrder, State};
 
 /// Payments at once: more than any one test of somebody's needs, and what a channel still takes.
 const AT_ONCE: u64 = 20;
+
+/// Shows a figure to whoever runs this with `--nocapture`.
+fn figure(text: &str) {
+    // Nobody else is waiting for it.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
 
 /// A client of a wallet, and what its operator must have.
 struct Side {
@@ -145,7 +152,7 @@ async fn many(alice: &mut Side, bob: &mut Side) -> Result<()> {
     }
     took.sort();
     let middle = took.get(took.len() / 2).copied().unwrap_or_default();
-    println!("{count} in a row: {:?} in all, half within {middle:?}", began.elapsed());
+    figure(&format!("{count} in a row: {:?} in all, half within {middle:?}", began.elapsed()));
     for is_there in [true, false] {
         let (from, to): (&mut Side, &mut Side) = if is_there { (alice, bob) } else { (bob, alice) };
         let amounts = || (0..AT_ONCE).map(|n| Msat::new(2_000 + n));
@@ -154,8 +161,26 @@ async fn many(alice: &mut Side, bob: &mut Side) -> Result<()> {
         for paid in try_join_all(invoices.into_iter().map(|invoice| from.customer.pay(invoice))).await? {
             settled(&paid, Msat::ZERO)?;
         }
-        println!("{AT_ONCE} at once: {:?}", began.elapsed());
+        figure(&format!("{AT_ONCE} at once: {:?}", began.elapsed()));
         amounts().for_each(|amount| from.gave(to, amount));
+    }
+    Ok(())
+}
+
+/// Nobody pays their own invoice, paid by others or not, and is told so at once.
+async fn ones_own(alice: &mut Side, bob: &mut Side) -> Result<()> {
+    let amount = Msat::from_sat(5);
+    let own = alice.customer.invoice(amount).await?;
+    for is_paid in [false, true] {
+        if is_paid {
+            settled(&bob.customer.pay(own.clone()).await?, Msat::ZERO)?;
+            bob.gave(alice, amount);
+            alice.has_it().await?;
+        }
+        let began = Instant::now();
+        let refused = alice.customer.pay(own.clone()).await?;
+        ensure!(matches!(refused, Outcome::Failed { .. }), "{refused:?}");
+        ensure!(began.elapsed() < Duration::from_secs(5), "told after {:?}", began.elapsed());
     }
     Ok(())
 }
@@ -168,7 +193,10 @@ async fn comes_back(world: &mut Lightning) -> Result<()> {
     let ended = began.elapsed();
     let ready = world.bob.wallet.restart().await?;
     world.usable().await?;
-    println!("ended after {ended:?}, ready after {ready:?}, its channel usable after {:?}", began.elapsed());
+    figure(&format!(
+        "ended after {ended:?}, ready after {ready:?}, its channel usable after {:?}",
+        began.elapsed()
+    ));
     ensure!(began.elapsed() < TOGETHER / 3, "its channel comes back at once");
     Ok(())
 }
@@ -176,7 +204,7 @@ async fn comes_back(world: &mut Lightning) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_pay_each_other_in_every_way_and_their_books_agree() -> Result<()> {
     let mut world = Lightning::start().await?;
-    println!("a channel after {:?}", world.took);
+    figure(&format!("a channel after {:?}", world.took));
     let (mut alice, mut bob) = (Side::new(&world.alice).await?, Side::new(&world.bob).await?);
     let began_with = [alice.has_msat, bob.has_msat];
     invoices_both_ways(&mut alice, &mut bob).await?;
@@ -195,11 +223,7 @@ async fn operators_pay_each_other_in_every_way_and_their_books_agree() -> Result
     let there = Msat::new(4_004);
     alice.pays(&bob, there).await?;
     alice.gave(&mut bob, there);
-    let own = alice.customer.invoice(Msat::from_sat(5)).await?;
-    let began = Instant::now();
-    let refused = alice.customer.pay(own).await?;
-    ensure!(matches!(refused, Outcome::Failed { .. }), "{refused:?}");
-    ensure!(began.elapsed() < Duration::from_secs(5), "a refusal is told at once: {:?}", began.elapsed());
+    ones_own(&mut alice, &mut bob).await?;
 
     tokio::try_join!(alice.has_it(), bob.has_it())?;
     ensure!(alice.has_msat + bob.has_msat == began_with.iter().sum::<u64>(), "nothing is lost between them");
@@ -209,7 +233,7 @@ async fn operators_pay_each_other_in_every_way_and_their_books_agree() -> Result
     }
     close(&world).await?;
     let [one, other] = world.stop().await?;
-    println!("alice {one:?}\nbob {other:?}");
+    figure(&format!("alice {one:?}\nbob {other:?}"));
     ensure!(one.corrections == 0 && other.corrections == 0, "{one:?} {other:?}");
     ensure!((one.sent.0, one.sent.1) == other.received && (other.sent.0, other.sent.1) == one.received);
     Ok(())
@@ -263,7 +287,7 @@ async fn a_way_through_somebody_costs_a_fee_that_the_payers_books_have() -> Resu
         }
     })
     .await?;
-    println!("fee {paid}");
+    figure(&format!("fee {paid}"));
     ensure!(paid > Msat::ZERO, "the way is not free");
     payer.has_msat -= amount.get() + paid.get();
     payer.has_it().await?;
