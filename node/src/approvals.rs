@@ -8,6 +8,7 @@
 mod answer;
 #[cfg(test)]
 mod fixture;
+mod index;
 mod perform;
 mod words;
 
@@ -22,7 +23,8 @@ use oa_wallet::fx::Fx;
 use oa_wallet::msat::Msat;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use answer::{Answered, Said, answer, decided, is_code_of_a_waiting, read};
+pub(crate) use answer::{Answered, Said, answer, decided, read, words};
+pub(crate) use index::Index;
 pub(crate) use perform::start;
 pub(crate) use words::{base64, deed, digest, line};
 
@@ -47,6 +49,8 @@ pub const VALID_MS: u64 = 24 * 3600 * 1000;
 pub const KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Approvals of one agent that wait at once.
 pub const WAITING_MAX: usize = 20;
+/// Bytes of a change that is frozen: it is kept for a day, and somebody is to read it.
+pub const FROZEN_BYTES_MAX: usize = 64 * 1024;
 /// Approvals of a node that are remembered.
 pub const REMEMBERED_MAX: usize = 10_000;
 
@@ -159,6 +163,12 @@ pub(crate) fn all(store: &Store) -> Result<Vec<Versioned>, BackendError> {
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
+/// One approval.
+pub(crate) fn one(store: &Store, id: &str) -> Result<Option<Versioned>, BackendError> {
+    let row = store.row(SPACE, id)?;
+    Ok(row.and_then(|row| Some((row.version, serde_json::from_slice(&row.value).ok()?))))
+}
+
 /// The write that moves an approval on; it fails if somebody else has.
 pub(crate) fn put((expect_version, approval): &Versioned) -> Write {
     let value = serde_json::to_vec(approval).ok();
@@ -190,7 +200,8 @@ fn cost(path: &Path, change: &Change) -> Option<Msat> {
 /// Freezes what needs consent.
 #[derive(Debug)]
 pub(crate) struct Freezer {
-    pub(crate) store: Store,
+    /// What was frozen before.
+    pub(crate) wishes: Arc<Index>,
     pub(crate) keyring: Arc<dyn Keyring>,
     /// Those the node's configuration lets consent for any agent.
     pub(crate) approvers: Vec<PublicKey>,
@@ -224,15 +235,15 @@ impl Freezer {
         change: &Change,
         category: Category,
     ) -> Result<(Vec<Write>, String), Error> {
-        let io = |error: BackendError| Error::io(path, error.to_string());
+        if change.body().len() > FROZEN_BYTES_MAX {
+            return Err(Error::too_large(path, FROZEN_BYTES_MAX));
+        }
         let approvers = self.approvers(subject.row, subject.manifest);
         if approvers.is_empty() {
             let reason = format!("{category} needs consent, and the agent has no owner to ask");
             return Err(Error::new(Code::PermissionDenied, path, reason));
         }
-        let known = all(&self.store).map_err(io)?;
-        let is_waiting = |(_, old): &&Versioned| old.agent == subject.row.id && old.state == Stage::Waiting;
-        if known.iter().filter(is_waiting).count() >= WAITING_MAX || known.len() >= REMEMBERED_MAX {
+        if self.wishes.waiting_of(subject.row.id) >= WAITING_MAX || self.wishes.len() >= REMEMBERED_MAX {
             return Err(Error::new(
                 Code::RateLimited,
                 path,
@@ -241,7 +252,7 @@ impl Freezer {
         }
         let code = loop {
             let code = codes::code();
-            if known.iter().all(|(_, old)| old.code != codes::digest(&code)) {
+            if !self.wishes.knows(&codes::digest(&code)) {
                 break code;
             }
         };
@@ -330,6 +341,22 @@ mod tests {
         let json = serde_json::to_string(&wish()).unwrap();
         assert!(!json.contains("heard"), "as rows were before: {json}");
         assert_eq!(serde_json::from_str::<Approval>(&json).unwrap(), wish());
+    }
+
+    #[test]
+    fn what_is_frozen_has_a_size_and_a_number() {
+        let supervised = Supervised::new();
+        let (path, envelope) = ("/goals/a.json", Envelope::from_node(Kind::Poke, "poke", 0));
+        let ask = |bytes: usize| supervised.freeze(&envelope, path, &Change::Write(vec![b'x'; bytes]));
+        assert_eq!(ask(FROZEN_BYTES_MAX).1.code, Code::ApprovalRequired);
+        let (writes, refusal) = ask(FROZEN_BYTES_MAX + 1);
+        assert!(writes.is_empty() && refusal.code == Code::TooLarge, "{refusal}");
+        for n in 0..WAITING_MAX {
+            let waits = Approval { id: format!("{n:08x}"), agent: supervised.row.id, ..wish() };
+            let Write::Row(row) = put(&(0, waits)) else { panic!("no row") };
+            supervised.freezer.wishes.landed(&row);
+        }
+        assert_eq!(ask(1).1.code, Code::RateLimited);
     }
 
     #[test]

@@ -25,6 +25,15 @@ pub fn digest(code: &str) -> Hash {
     Hex(sha256::Hash::hash(letters.to_ascii_uppercase().as_bytes()).to_byte_array())
 }
 
+/// Whether the digest of something in a text that could be a code is meant, however the letters are set apart: `ABC-DEF`,
+/// `a b c d e f`.
+pub(crate) fn any_within(text: &str, is_meant: impl Fn(&Hash) -> bool) -> bool {
+    let letters: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+    let letters = letters.to_ascii_uppercase();
+    let codes = (0..).map_while(|at| letters.get(at..at + LETTERS));
+    codes.filter(|code| code.bytes().all(|c| ALPHABET.contains(&c))).any(|code| is_meant(&digest(code)))
+}
+
 /// Thirty-two bytes of the operating system's randomness.
 pub fn random() -> [u8; 32] {
     // A secret key is uniform but for a part in 2^128, and is the randomness the Nostr stack gives us.

@@ -241,8 +241,9 @@ impl Node {
             approvers: config.approvers.iter().copied().collect(),
             viewers: config.viewers.iter().copied().collect(),
         };
+        let wishes = Arc::new(approvals::Index::load(&store)?);
         let freezer = approvals::Freezer {
-            store: store.clone(),
+            wishes: wishes.clone(),
             keyring: keyring.clone(),
             approvers: config.approvers.clone(),
             time: time.clone(),
@@ -268,6 +269,7 @@ impl Node {
         let parts = serve::Parts {
             sockets: sockets.clone(),
             money: money.clone(),
+            wishes: wishes.clone(),
             store: store.clone(),
             time: time.clone(),
             relays,
@@ -308,7 +310,8 @@ impl Node {
             running,
             mounts: mounted,
             turns: Turns::default(),
-            hooks: Hooks::default(),
+            hooks: Hooks::new(wishes.clone()),
+            wishes,
             consent: Arc::new(freezer),
             roles: roles.clone(),
             tenure: tenure.clone(),

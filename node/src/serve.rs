@@ -43,6 +43,7 @@ use std::sync::Arc;
 use oa_nips::nostr::RelayUrl;
 use oa_nips::port::Subscribe;
 
+use crate::approvals::Index;
 use crate::discovery::Finder;
 use crate::drivers::http::Client;
 use crate::elsewhere::Reach;
@@ -75,6 +76,8 @@ pub(crate) use wallet::may_use as may_use_wallet;
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// What waits for consent.
+    pub(crate) wishes: Arc<Index>,
     pub(crate) time: Arc<dyn Time>,
     /// The node's own relays.
     pub(crate) relays: Arc<[String]>,

@@ -3,6 +3,7 @@
 
 use oa_nips::mail::{Body, Mail, Protocol};
 use oa_nips::nostr::PublicKey;
+use serde_json::Value;
 
 use super::{Stage, Versioned};
 use crate::agent::manifest::Category;
@@ -49,12 +50,30 @@ fn is_code(word: &str) -> bool {
     word.len() == CODE_CHARS && word.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
-/// Whether a text holds a code that waits: it must not reach an agent.
-pub(crate) fn is_code_of_a_waiting(text: &str, approvals: &[Versioned]) -> bool {
-    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| is_code(word)).any(|word| {
-        let digest = codes::digest(word);
-        approvals.iter().any(|(_, old)| old.state == Stage::Waiting && old.code == digest)
-    })
+/// All that a message says: a code in any of it would be read.
+pub(crate) fn words(body: &Body) -> String {
+    match body {
+        Body::Text(words) | Body::Reaction(words) | Body::File(words) => words.clone(),
+        Body::Envelope(envelope) => {
+            let mut all = String::new();
+            add_words(&serde_json::to_value(envelope).unwrap_or_default(), &mut all);
+            all
+        }
+    }
+}
+
+fn add_words(value: &Value, all: &mut String) {
+    match value {
+        Value::String(words) => all.extend([words, "
+"]),
+        Value::Array(values) => values.iter().for_each(|value| add_words(value, all)),
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+            all.extend([name, "
+"]);
+            add_words(value, all);
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// What an answer comes to.
@@ -195,12 +214,21 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_waits_is_seen_in_any_text() {
-        let waiting = [wish(Category::ModifyGoals, Stage::Waiting)];
-        for text in ["abcdef", "yes ABCDEF", "the code is: (ABCDEF).", "x ABCDEF,y"] {
-            assert!(is_code_of_a_waiting(text, &waiting), "{text}");
+    fn a_code_is_looked_for_in_whatever_is_said() {
+        let data = serde_json::json!({ "deep": [{ "yes ABC
+DEF": 1 }] });
+        let envelope = oa_nips::envelope::Envelope::Custom { name: "words".to_owned(), data };
+        for body in [
+            Body::Text("yes ABC
+DEF".to_owned()),
+            Body::Reaction("ABC
+DEF".to_owned()),
+            Body::File("https://example.com/ABC
+DEF".to_owned()),
+            Body::Envelope(envelope),
+        ] {
+            assert!(words(&body).contains("ABC
+DEF"), "{body:?}");
         }
-        assert!(!is_code_of_a_waiting("yes ABCDEG", &waiting));
-        assert!(!is_code_of_a_waiting("yes ABCDEF", &[wish(Category::ModifyGoals, Stage::Done)]));
     }
 }

@@ -15,8 +15,6 @@ use crate::namespace::rights::Role;
 use crate::namespace::service::{Change, Context, Subject, Wake};
 use crate::namespace::{Consent, Error, MemoryState};
 use crate::signer::Seed;
-use crate::store::Store;
-use crate::store::memory::MemoryBackend;
 use crate::store::row::{AgentRow, Blob};
 use crate::store::write::Write;
 use crate::time::System;
@@ -55,10 +53,9 @@ pub(crate) struct Supervised {
 
 impl Supervised {
     pub(crate) fn new() -> Self {
-        let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
         let keyring = SeedKeyring::new(Seed::generate(), Arc::new(Addresses::default()));
         let freezer = Freezer {
-            store,
+            wishes: Arc::default(),
             keyring: Arc::new(keyring),
             approvers: Vec::new(),
             time: Arc::new(System),

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Approval, KEPT_MS, SPACE, Stage, Versioned, all, put};
+use super::{Approval, KEPT_MS, SPACE, Stage, Versioned, one, put};
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::engine::hooks::After;
 use crate::engine::shared::Shared;
@@ -48,7 +48,11 @@ pub(crate) fn start(shared: Arc<Shared>, kick: Arc<Notify>, cancel: Cancellation
 
 async fn round(shared: &Shared) -> Result<(), BackendError> {
     let now_ms = shared.time.now_ms();
-    for (version, approval) in all(&shared.store)? {
+    for id in shared.wishes.due(now_ms) {
+        let Some((version, approval)) = one(&shared.store, &id)? else {
+            shared.wishes.forget(&id);
+            continue;
+        };
         match &approval.state {
             Stage::Waiting if approval.expires_at_ms <= now_ms => {
                 let over = Approval { state: Stage::Expired, ..approval };
@@ -67,6 +71,7 @@ async fn round(shared: &Shared) -> Result<(), BackendError> {
             Stage::Done | Stage::Expired | Stage::Denied { .. } => {
                 if approval.asked_at_ms + KEPT_MS < now_ms {
                     let (space, key) = (SPACE.to_owned(), approval.id);
+                    shared.wishes.forget(&key);
                     let gone = oa_nips::port::RowWrite { space, key, expect_version: version, value: None };
                     shared.store.write(Write::Row(gone)).await?;
                 }

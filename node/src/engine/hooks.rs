@@ -1,9 +1,10 @@
 //! What follows writes that have landed: inboxes are looked into, outboxes sent, addresses listened to.
 
 use std::fmt::Debug;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use oa_nips::nostr::PublicKey;
+use oa_nips::port::RowWrite;
 
 use crate::agent::{AgentId, Lifecycle};
 use crate::approvals;
@@ -36,8 +37,12 @@ pub(crate) trait Told: Debug + Send + Sync {
 }
 
 /// Tells the parts of a node once they are there.
-#[derive(Debug, Default)]
-pub(crate) struct Hooks(OnceLock<Box<dyn Told>>);
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    told: OnceLock<Box<dyn Told>>,
+    /// Knows of every approval that lands, also before the others are there.
+    wishes: Arc<approvals::Index>,
+}
 
 /// What is to be told about a unit, noted before the store takes it.
 #[derive(Debug, Default)]
@@ -45,7 +50,7 @@ pub(crate) struct After {
     arrived: Vec<AgentId>,
     became: Vec<(AgentId, Lifecycle, Option<String>)>,
     created: Vec<(AgentId, PublicKey)>,
-    approvals: bool,
+    approvals: Vec<RowWrite>,
     subscriptions: Vec<AgentId>,
     manifests: Vec<AgentId>,
 }
@@ -66,7 +71,7 @@ impl After {
                     after.manifests.push(*id);
                     after.arrived.push(*id);
                 }
-                Write::Row(row) if row.space == approvals::SPACE => after.approvals = true,
+                Write::Row(row) if row.space == approvals::SPACE => after.approvals.push(row.clone()),
                 Write::CreateAgent(new) => after.created.push((new.id, new.pubkey)),
                 Write::Import(import) => {
                     after.created.push((import.row.id, import.row.pubkey));
@@ -89,21 +94,27 @@ impl After {
 }
 
 impl Hooks {
+    pub(crate) fn new(wishes: Arc<approvals::Index>) -> Self {
+        Self { told: OnceLock::new(), wishes }
+    }
+
     /// Sets who is told; once.
     pub(crate) fn set(&self, told: Box<dyn Told>) {
         // A second setting would be a bug of the wiring, and the first holds.
-        let _ = self.0.set(told);
+        let _ = self.told.set(told);
     }
 
     /// The unit has landed with these verdicts.
     pub(crate) fn landed(&self, after: After, verdicts: &[Verdict], outbox: &Outbox) {
+        // Before the message with its code goes out.
+        after.approvals.iter().for_each(|row| self.wishes.landed(row));
         outbox.nudge_landed(verdicts);
-        let Some(told) = self.0.get() else { return };
+        let Some(told) = self.told.get() else { return };
         for (agent, key) in after.created {
             told.created(agent, key);
             told.arrived(agent);
         }
-        if after.approvals {
+        if !after.approvals.is_empty() {
             told.approvals();
         }
         for (agent, lifecycle, reason) in after.became {
@@ -116,7 +127,7 @@ impl Hooks {
 
     /// An agent is gone.
     pub(crate) fn removed(&self, agent: AgentId, key: PublicKey) {
-        if let Some(told) = self.0.get() {
+        if let Some(told) = self.told.get() {
             told.removed(agent, key);
         }
     }

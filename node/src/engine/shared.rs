@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::agent::AgentId;
 use crate::agent::manifest::Manifest;
+use crate::approvals::Index;
 use crate::engine::hooks::Hooks;
 use crate::engine::running::Running;
 use crate::engine::turns::Turns;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     /// Who is asked before a change that needs consent.
     pub(crate) consent: Arc<dyn Consent>,
+    /// What was asked for, and waits.
+    pub(crate) wishes: Arc<Index>,
     /// Who is who by the node's configuration.
     pub(crate) roles: Roles,
     /// What follows writes that land.

@@ -18,14 +18,7 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
     if case.mail.author == case.row.pubkey {
         return Ok(case.settle(Answer::Own));
     }
-    let all = approvals::all(&case.shared.store)?;
     // Somebody who may consent to nothing gets no answer, not even that there is nothing.
-    let mut theirs = Vec::new();
-    for approval in all {
-        if may(case, &approval)? {
-            theirs.push(approval);
-        }
-    }
     let role = case.shared.roles.anywhere(&case.shared.store, &case.shared.manifests, &case.mail.author)?;
     if role < Role::Approver {
         return Ok(case.refuse(Refusal::NotAllowed));
@@ -33,6 +26,14 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
     let said = approvals::read(case.mail);
     if said == Said::Else && case.mail.auto_hop > 0 {
         return Ok(case.refuse(Refusal::NotAllowed));
+    }
+    let mut theirs = Vec::new();
+    for id in case.shared.wishes.named(&said) {
+        if let Some(approval) = approvals::one(&case.shared.store, &id)?
+            && may(case, &approval)?
+        {
+            theirs.push(approval);
+        }
     }
     let (text, write) = match approvals::answer(&said, case.mail, theirs, |_| true, case.now_ms) {
         Answered::Nothing(reason) => (format!("Nothing was done: {reason}."), None),
@@ -63,24 +64,23 @@ fn may(case: &Case<'_>, (_, approval): &Versioned) -> Result<bool, BackendError>
 
 /// Keeps a code that waits from reaching an agent: its sender is told, by the node, that the code is not for it.
 pub(super) fn stop_code(case: &Case<'_>) -> Result<Option<Decided>, BackendError> {
-    let Some(text) = case.mail.text() else { return Ok(None) };
-    // Codes are short; the long texts that most mail is made of need not be looked through word by word.
-    if !text.chars().any(|c| c.is_ascii_alphanumeric()) {
+    let shared = case.shared;
+    if !shared.wishes.holds_code(&approvals::words(&case.mail.body)) {
         return Ok(None);
     }
-    let waiting = approvals::all(&case.shared.store)?;
-    if waiting.is_empty() || !approvals::is_code_of_a_waiting(text, &waiting) {
-        return Ok(None);
+    let mut settled = case.refuse(Refusal::Code);
+    // Nobody else learns that they have guessed one.
+    if shared.roles.anywhere(&shared.store, &shared.manifests, &case.mail.author)? < Role::Approver {
+        return Ok(Some(settled));
     }
     let name = &case.row.name;
-    let node = case.shared.keyring.node().public_key().to_bech32().unwrap_or_default();
+    let node = shared.keyring.node().public_key().to_bech32().unwrap_or_default();
     let text = format!(
         "You sent a code of mine to {name}. {name} did not get it, and nothing was done: codes are for me ({node}) alone. \
          Answer here with yes CODE or no CODE, and be wary if {name} asked you for it."
     );
     let draft = Draft { auto_hop: 1, ..Draft::text(case.mail.author, text, case.now_ms) };
     let mail = Outgoing::Mail { draft, protocol: Protocol::Nip17, relay: case.relay.cloned() };
-    let mut settled = case.refuse(Refusal::Code);
     settled.also.push(Write::Send(AgentId::NODE, Box::new(mail), case.now_ms));
     Ok(Some(settled))
 }

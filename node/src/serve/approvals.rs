@@ -1,5 +1,7 @@
 //! `/approvals`: what waits for consent, of one agent or of all that a caller may see, and `ctl` to decide.
 
+use std::sync::Arc;
+
 use oa_nips::files::Code;
 use oa_nips::nostr::ToBech32;
 use serde_json::json;
@@ -21,27 +23,32 @@ use crate::store::backend::BackendError;
 #[derive(Debug)]
 pub(crate) struct Approvals {
     store: Store,
+    wishes: Arc<approvals::Index>,
     roles: Roles,
 }
 
 impl Approvals {
     pub(super) fn new(parts: &Parts) -> Self {
-        Self { store: parts.store.clone(), roles: parts.roles.clone() }
+        Self { store: parts.store.clone(), wishes: parts.wishes.clone(), roles: parts.roles.clone() }
     }
 
     fn seen(&self, cx: &Context<'_>) -> Result<Vec<Versioned>, Error> {
-        let io = |error: BackendError| Error::io("/", error.to_string());
         let mut seen = Vec::new();
-        for approval in approvals::all(&self.store).map_err(io)? {
-            let is_seen = match cx.subject {
-                Some(subject) => approval.1.agent == subject.row.id,
-                None => self.role(cx, &approval.1).map_err(io)? >= Role::Approver,
-            };
-            if is_seen {
-                seen.push(approval);
-            }
+        for id in self.wishes.of(cx.subject.map(|subject| subject.row.id)) {
+            seen.extend(self.seen_as(cx, &id)?);
         }
         Ok(seen)
+    }
+
+    /// The approval of this id, if the caller may see it.
+    fn seen_as(&self, cx: &Context<'_>, id: &str) -> Result<Option<Versioned>, Error> {
+        let io = |error: BackendError| Error::io("/", error.to_string());
+        let Some(approval) = approvals::one(&self.store, id).map_err(io)? else { return Ok(None) };
+        let is_seen = match cx.subject {
+            Some(subject) => approval.1.agent == subject.row.id,
+            None => self.role(cx, &approval.1).map_err(io)? >= Role::Approver,
+        };
+        Ok(is_seen.then_some(approval))
     }
 
     /// Who the caller is to the agent that asked.
@@ -55,9 +62,8 @@ impl Approvals {
     }
 
     fn one(&self, cx: &Context<'_>, path: &Path) -> Result<Versioned, Error> {
-        let id = path.as_str().trim_start_matches('/').strip_suffix(".json");
-        let found = self.seen(cx)?.into_iter().find(|(_, approval)| Some(approval.id.as_str()) == id);
-        found.ok_or_else(|| Error::not_found(path))
+        let id = path.as_str().trim_start_matches('/').strip_suffix(".json").unwrap_or_default();
+        self.seen_as(cx, id)?.ok_or_else(|| Error::not_found(path))
     }
 
     fn shown(&self, approval: &Approval) -> Vec<u8> {

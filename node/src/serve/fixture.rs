@@ -114,6 +114,7 @@ impl Fixture {
             Sockets::new(store.clone(), http.clone(), vault, Tenure::alone(time.clone()), time.clone());
         let parts = Parts {
             sockets,
+            wishes: Arc::default(),
             store: store.clone(),
             time,
             relays: Arc::new([own.to_string()]),
