@@ -7,7 +7,7 @@
 
 mod answer;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod index;
 mod perform;
 mod words;

@@ -14,6 +14,7 @@ use super::{OneFile, Parts, at};
 use crate::agent::Lifecycle;
 use crate::agent::envelope::{Envelope, Kind, Origin};
 use crate::agent::manifest::Manifest;
+use crate::approvals::Index;
 use crate::codes;
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
@@ -28,7 +29,11 @@ pub(crate) const CLAIM_MS: u64 = 10 * 60 * 1000;
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Arc<Creator>) {
     let ctl = OneFile::call(|cx, change| Box::pin(async move { ctl(cx, text(change)?) }));
     mounts.mount_file(at("/ctl"), FileType::Call, Arc::new(ctl), "control");
-    let new = OneFile::append(|cx, change| Box::pin(async move { put_in_inbox(cx, change.body()) }));
+    let wishes = parts.wishes.clone();
+    let new = OneFile::append(move |cx, change| {
+        let wishes = wishes.clone();
+        Box::pin(async move { put_in_inbox(cx, &wishes, change.body()) })
+    });
     mounts.mount_file(at("/inbox/new"), FileType::Append, Arc::new(new), "a message");
     let creator = creator.clone();
     let read = |cx: &Context<'_>| Ok(cx.subject()?.manifest.to_toml().into_bytes());
@@ -95,7 +100,7 @@ fn ctl(cx: &Context<'_>, command: &str) -> Result<Effect, Error> {
 }
 
 /// A message from whoever asks: `{"text": "…"}`. Its answer goes there by direct message.
-fn put_in_inbox(cx: &Context<'_>, body: &[u8]) -> Result<Effect, Error> {
+fn put_in_inbox(cx: &Context<'_>, wishes: &Index, body: &[u8]) -> Result<Effect, Error> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct New {
@@ -103,6 +108,10 @@ fn put_in_inbox(cx: &Context<'_>, body: &[u8]) -> Result<Effect, Error> {
     }
     let New { text } = serde_json::from_slice(body)
         .map_err(|error| Error::invalid("/inbox/new", format!(r#"takes {{"text": "..."}}: {error}"#)))?;
+    if wishes.holds_code(&text) {
+        let reason = "it holds a code of the node's, which no agent may see: send it to the node, or use /approvals/ctl";
+        return Err(Error::new(Code::PermissionDenied, "/inbox/new", reason));
+    }
     let origin = Origin { peer: cx.caller, protocol: Protocol::Nip17, relay: None, mail: None, auto_hop: 0 };
     let name = format!("op:{}:{}", cx.caller, Hex(cx.key));
     let envelope = Envelope { origin: Some(origin), text, ..Envelope::from_node(Kind::Dm, &name, cx.now_ms) };
@@ -136,9 +145,34 @@ pub(super) fn change_manifest(cx: &Context<'_>, manifest: Manifest) -> Result<Ef
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oa_nips::port::RowWrite;
+
     use crate::agent::envelope::{Heard, Trust};
+    use crate::approvals::fixture::{CODE, wish};
     use crate::engine::world;
     use crate::serve::fixture::{Fixture, NOW_MS, someone};
+
+    #[test]
+    fn no_message_brings_an_agent_a_code_that_waits() {
+        let (fixture, wishes) = (Fixture::new(), Index::default());
+        let value = serde_json::to_vec(&wish()).ok();
+        let (space, key) = (String::new(), wish().id);
+        wishes.landed(&RowWrite { space, key, expect_version: 0, value });
+        let cx = Context {
+            role: Role::Owner,
+            caller: someone(),
+            subject: Some(Subject { row: &fixture.row, manifest: &fixture.manifest, state: &fixture.files }),
+            wake: None,
+            now_ms: NOW_MS,
+            key: [0; 32],
+        };
+        let put = |text: &str| put_in_inbox(&cx, &wishes, json!({ "text": text }).to_string().as_bytes());
+        let spaced = format!("yes {}-{}", &CODE[..3], &CODE[3..]);
+        for text in [CODE, &spaced] {
+            assert_eq!(put(text).unwrap_err().code, Code::PermissionDenied, "{text}");
+        }
+        assert_eq!(put("yes").unwrap().writes.len(), 1);
+    }
 
     #[tokio::test]
     async fn a_tick_that_a_strangers_tick_asks_for_is_a_strangers_too() {
