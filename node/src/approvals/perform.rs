@@ -1,17 +1,21 @@
 //! Makes what was granted, once; lets what nobody answered expire; tells the agent either way.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use oa_nips::files::Code;
+use oa_nips::mail::{Draft, Protocol};
+use oa_nips::nostr::PublicKey;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Approval, KEPT_MS, SPACE, Stage, Versioned, one, put};
+use super::{Approval, KEPT_MS, SPACE, Stage, Versioned, one, put, words};
+use crate::agent::AgentId;
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::engine::hooks::After;
 use crate::engine::shared::Shared;
@@ -20,6 +24,7 @@ use crate::namespace::rights::Role;
 use crate::namespace::service::{self, Class, Context, Effect, Subject, Wake};
 use crate::namespace::{self, Error, Path};
 use crate::store::backend::BackendError;
+use crate::store::row::{AgentRow, Outgoing};
 use crate::store::write::{Poke, Verdict, Write};
 
 /// How often it is looked for what has expired.
@@ -59,10 +64,7 @@ async fn round(shared: &Shared) -> Result<(), BackendError> {
                 finish(shared, (version, over), Err(denial("nobody consented in time")), Effect::default())
                     .await?;
             }
-            // Another node may have the agent's key, and make it.
-            Stage::Granted { .. } | Stage::Doing { .. }
-                if shared.tenure.epoch_of(approval.agent).is_none() => {}
-            Stage::Granted { .. } | Stage::Doing { .. } => perform(shared, (version, approval)).await?,
+            Stage::Granted { .. } | Stage::Doing { .. } => perform(shared, approval.agent, &id).await?,
             Stage::Denied { by } if !is_told(&approval) => {
                 tracing::debug!(%by, id = approval.id, "consent denied");
                 finish(shared, (version, approval), Err(denial("consent was denied")), Effect::default())
@@ -91,14 +93,47 @@ fn denial(reason: &str) -> Error {
     Error::new(Code::PermissionDenied, "/", reason)
 }
 
-async fn perform(shared: &Shared, (version, approval): Versioned) -> Result<(), BackendError> {
-    let Some(row) = shared.store.agent(approval.agent)? else { return Ok(()) };
-    if !row.lifecycle.ticks() {
-        // Whoever stopped the agent stopped this too; it goes on with the agent, or expires.
+/// What was granted and not made in time is not made any more; who granted it, the owner and the agent are told.
+async fn give_up(
+    shared: &Shared,
+    row: &AgentRow,
+    (version, approval): Versioned,
+    by: PublicKey,
+) -> Result<(), BackendError> {
+    let now_ms = shared.time.now_ms();
+    let text = words::too_late(&approval, row);
+    let told: BTreeSet<PublicKey> = row.owner.into_iter().chain([by]).collect();
+    let letter = |to: PublicKey| {
+        let draft = Draft { auto_hop: 1, ..Draft::text(to, text.clone(), now_ms) };
+        let mail = Outgoing::Mail { draft, protocol: Protocol::Nip17, relay: None };
+        Write::Send(AgentId::NODE, Box::new(mail), now_ms)
+    };
+    let writes = told.into_iter().map(letter).collect();
+    let over = Approval { state: Stage::Expired, ..approval };
+    let reason = Err(denial("it was granted, and could not be made in time"));
+    finish(shared, (version, over), reason, Effect { writes, ..Effect::default() }).await
+}
+
+/// Makes what was granted, under the agent's turn. All that it stands on is read under it too: who stopped, moved or
+/// changed the agent while the turn was waited for is obeyed.
+async fn perform(shared: &Shared, agent: AgentId, id: &str) -> Result<(), BackendError> {
+    let _turn = shared.turns.of(agent).await;
+    let Some((version, approval)) = one(&shared.store, id)? else { return Ok(()) };
+    let Some(row) = shared.store.agent(agent)? else { return Ok(()) };
+    match &approval.state {
+        Stage::Granted { by } if approval.expires_at_ms <= shared.time.now_ms() => {
+            let by = *by;
+            return give_up(shared, &row, (version, approval), by).await;
+        }
+        Stage::Granted { .. } | Stage::Doing { .. } => {}
+        _ => return Ok(()),
+    }
+    // Another node may have the agent's key now. Whoever stopped the agent stopped this too: it goes on with the agent,
+    // or expires.
+    if shared.tenure.epoch_of(agent).is_none() || !row.lifecycle.ticks() {
         return Ok(());
     }
     let manifest = shared.manifests.get(&shared.store, row.id, row.version)?;
-    let _turn = shared.turns.of(row.id).await;
     let files = world::Files { store: shared.store.clone(), agent: row.id };
     let mounts = shared.mounts.of(&manifest);
     let asked = Envelope {

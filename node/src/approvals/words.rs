@@ -52,6 +52,15 @@ pub(super) fn ask(approval: &Approval, row: &AgentRow, wake: Option<Wake<'_>>, c
     )
 }
 
+/// What is said of a wish that was granted and not made in time.
+pub(super) fn too_late(approval: &Approval, row: &AgentRow) -> String {
+    let (name, id, deed) = (&row.name, &approval.id, deed(approval));
+    format!(
+        "Nothing was done, and nothing will be: what was granted to {name} could not be made before its time was over, \
+         for {name} did not run here. (wish {id}: {deed})"
+    )
+}
+
 /// What a wish is, in one line of ours.
 pub(crate) fn deed(approval: &Approval) -> String {
     let Approval { path, change, .. } = approval;
