@@ -243,3 +243,16 @@ impl Money {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invoices_are_looked_at_ever_rarer_and_rarer_still_where_the_wallet_tells() {
+        let watched = Watched { made_ms: 1000, expires_ms: 3_601_000, next_ms: 0, is_looked_at: false };
+        let pauses = |notifies| [1000, 41_000, 3_601_000].map(|now_ms| watched.pause_ms(now_ms, notifies));
+        assert_eq!(pauses(false), [3_000, 10_000, 60_000]);
+        assert_eq!(pauses(true), [30_000, 100_000, 600_000]);
+    }
+}

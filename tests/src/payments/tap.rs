@@ -198,7 +198,7 @@ impl Shared {
     fn relay_says(&self, message: &Message) -> Option<Hit> {
         let event = event(message, 2).filter(|event| event.kind == kind::WALLET_RESPONSE)?;
         let request = event.tags.event_ids().next()?;
-        self.plan().answers.remove(&request)
+        self.plan().answers.remove(request)
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) async fn transfer(context: &Context, from: &Holder, to: &Holder, amou
     let asked = json!({ "from": from, "to": to, "amount_msat": amount }).to_string().into_bytes();
     let said = client.ask(Verb::Call, "/wallet/transfer", asked).await;
     client.close().await;
-    let said = said.map_err(|error| match Error::from(error) {
+    let said = said.map_err(|error| match error {
         error if error.kind == Kind::NotFound && error.message.contains("no such file") => error.hint(
             "the node has no wallet: see `oa up --wallet-file`, or `wallet` in config.toml; --in-wallet moves money \
              between accounts of this home's wallet",
