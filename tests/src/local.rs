@@ -28,6 +28,7 @@ use oa_node::store::row::AgentRow;
 use oa_node::tenure::Leasing;
 use oa_node::time::System;
 use oa_relay::{Relay, StoreConfig};
+use tokio::sync::Semaphore;
 
 /// How often the node looks for mail that did not come by itself.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
@@ -41,6 +42,8 @@ pub struct Plot {
     pub runs: AtomicU64,
     /// What it heard, in order.
     pub heard: Mutex<Vec<String>>,
+    /// What ticks for `hold` wait for.
+    pub gate: Semaphore,
     /// When an idle agent sleeps.
     pub dormant_after: Duration,
     /// Who may steer the node.
@@ -59,6 +62,7 @@ impl Default for Plot {
             signer_away: AtomicBool::new(false),
             runs: AtomicU64::new(0),
             heard: Mutex::default(),
+            gate: Semaphore::new(0),
             dormant_after: Duration::from_secs(300),
             operators: Vec::new(),
             http_private: Vec::new(),
@@ -68,7 +72,7 @@ impl Default for Plot {
     }
 }
 
-/// Echoes, unless told to panic, fail or violate.
+/// Echoes, unless told to panic, fail, violate or hold.
 #[derive(Debug)]
 struct Actor(Arc<Plot>);
 
@@ -82,6 +86,11 @@ impl Agent for Actor {
                 #[expect(clippy::panic, reason = "a program that panics is what is tested")]
                 "panic" => panic!("as asked"),
                 "fail" => Err(Fault::Failed("as asked".to_owned())),
+                "hold" => {
+                    // It stays open once it was opened.
+                    let _open = self.0.gate.acquire().await;
+                    Ok(())
+                }
                 "violate" => Err(Fault::Violation("as asked".to_owned())),
                 text if text.starts_with("do ") => {
                     let said = act(&mut tick.ns, text).await;

@@ -2,12 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oa_nips::files::Verb;
-use oa_nips::mail::{Mail, Protocol};
+use oa_nips::mail::{Draft, Mail, Protocol};
 use oa_nips::nostr::{EventBuilder, Keys, Kind, PublicKey, Tag};
+use oa_nips::port::RowWrite;
+use oa_node::agent::AgentId;
+use oa_node::agent::mailbox::{FUTURE_S_MAX, Refusal};
 use oa_node::agent::manifest::{Category, Level, Manifest, Npub, Policy};
+use oa_node::store::write::Write;
 use oa_tests::caller::Caller;
 use oa_tests::client::{Client, forge};
 use oa_tests::local::{Plot, World};
@@ -125,11 +130,20 @@ async fn nobody_else_and_no_other_way_does_anything() {
     let said = cast.say(&yes, Protocol::Nip04).await;
     assert!(said.contains("Nothing was done"), "{said}");
     // The code typed to the agent does not reach it; the node says so.
-    let runs = cast.world.plot.runs.load(std::sync::atomic::Ordering::Relaxed);
+    let runs = cast.world.plot.runs.load(Ordering::Relaxed);
     cast.owner.dm(cast.agent, &yes, Protocol::Nip17, SOON).await.unwrap();
     let warning = cast.node_says().await;
     assert!(warning.text().unwrap().contains("did not get it"), "{warning:?}");
-    assert_eq!(cast.world.plot.runs.load(std::sync::atomic::Ordering::Relaxed), runs);
+    assert_eq!(cast.world.plot.runs.load(Ordering::Relaxed), runs);
+    // However it is written, and by whatever way.
+    let spaced = format!("it is {}-{}", &code[..3], code[3..].to_lowercase());
+    cast.owner.dm(cast.agent, &spaced, Protocol::Nip17, SOON).await.unwrap();
+    assert!(cast.node_says().await.text().unwrap().contains("did not get it"));
+    let mut caller = Caller::new(&cast.world, cast.owner_keys.clone()).await.unwrap();
+    let new = serde_json::json!({ "text": spaced }).to_string();
+    let refused = caller.ask(Verb::Append, "/agents/alice/inbox/new", &new).await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("code"), "{refused}");
+    assert_eq!(cast.world.plot.runs.load(Ordering::Relaxed), runs);
     let said = cast.say("yes AAAAAA", Protocol::Nip17).await;
     assert!(said.contains("Nothing was done"), "{said}");
     assert!(!cast.has("mine"));
@@ -176,5 +190,84 @@ async fn a_reaction_or_a_call_of_the_owner_does_it_too() {
     }
     assert_eq!(granted, 1, "only the one that waits");
     until(|| cast.has("called")).await;
+    cast.world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_yes_out_of_its_time_is_refused_and_does_nothing() {
+    let mut cast = cast().await;
+    let (_, code) = cast.wish("ahead").await;
+    let ahead_ms = (forge::now_s() + FUTURE_S_MAX + 60) * 1000;
+    let draft = Draft::text(cast.node, format!("yes {code}"), ahead_ms);
+    let rumor = draft.rumor(cast.owner_keys.public_key());
+    let wrap = forge::wrap_rumor(&cast.owner_keys, &cast.node, &rumor).unwrap();
+    cast.owner.put(&wrap, SOON).await.unwrap();
+    let store = cast.world.store.clone();
+    until(|| store.refusals(AgentId::NODE, 9).unwrap().iter().any(|(_, r)| r.reason == Refusal::Future))
+        .await;
+    // It was not taken for an answer, neither then nor when the next one is dealt with.
+    let said = cast.say("yes AAAAAA", Protocol::Nip17).await;
+    assert!(said.contains("Nothing was done"), "{said}");
+    assert!(!cast.has("ahead"));
+    let said = cast.say(&format!("yes {code}"), Protocol::Nip17).await;
+    assert!(said.starts_with("Granted"), "{said}");
+    until(|| cast.has("ahead")).await;
+    cast.world.end().await;
+}
+
+/// The one approval there is: its row's key and version, and what is in it.
+fn approval(cast: &Cast) -> (String, u64, serde_json::Value) {
+    let (key, row) = cast.world.store.rows("approvals", "", 9).unwrap().pop().unwrap();
+    (key, row.version, serde_json::from_slice(&row.value).unwrap())
+}
+
+async fn ctl(caller: &mut Caller, command: &str) {
+    caller.ask(Verb::Call, "/agents/alice/ctl", command).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_granted_is_not_made_once_the_agent_is_stopped() {
+    let mut cast = cast().await;
+    let (_, code) = cast.wish("held").await;
+    let mut caller = Caller::new(&cast.world, cast.owner_keys.clone()).await.unwrap();
+    // The grant comes while a tick has the agent's turn, and the stop while the grant waits for it.
+    let runs = cast.world.plot.runs.load(Ordering::Relaxed);
+    cast.owner.dm(cast.agent, "hold", Protocol::Nip17, SOON).await.unwrap();
+    until(|| cast.world.plot.runs.load(Ordering::Relaxed) > runs).await;
+    let said = cast.say(&format!("yes {code}"), Protocol::Nip17).await;
+    assert!(said.starts_with("Granted"), "{said}");
+    ctl(&mut caller, "stop").await;
+    cast.world.plot.gate.add_permits(1);
+    assert!(cast.owner.next(SILENCE).await.is_err());
+    assert!(!cast.has("held"), "it was made after the stop");
+    // It waits with the agent.
+    ctl(&mut caller, "resume").await;
+    until(|| cast.has("held")).await;
+    cast.world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_granted_expires_and_the_owner_is_told() {
+    let mut cast = cast().await;
+    let (_, code) = cast.wish("late").await;
+    let mut caller = Caller::new(&cast.world, cast.owner_keys.clone()).await.unwrap();
+    ctl(&mut caller, "stop").await;
+    let said = cast.say(&format!("yes {code}"), Protocol::Nip17).await;
+    assert!(said.starts_with("Granted"), "{said}");
+    // A day goes by.
+    let (key, expect_version, mut late) = approval(&cast);
+    late["expires_at_ms"] = late["asked_at_ms"].clone();
+    let value = Some(late.to_string().into_bytes());
+    let row = RowWrite { space: "approvals".to_owned(), key, expect_version, value };
+    cast.world.store.write(Write::Row(row)).await.unwrap();
+    let told = cast.node_says().await;
+    let told = told.text().unwrap();
+    assert!(told.starts_with("Nothing was done") && told.contains("/goals/late.json"), "{told}");
+    assert_eq!(approval(&cast).2["state"], "expired");
+    // The agent finds the news when it goes on, and nothing is made then.
+    let runs = cast.world.plot.runs.load(Ordering::Relaxed);
+    ctl(&mut caller, "resume").await;
+    until(|| cast.world.plot.runs.load(Ordering::Relaxed) > runs).await;
+    assert!(!cast.has("late"));
     cast.world.end().await;
 }

@@ -231,7 +231,10 @@ mod tests {
                 Approval { id: format!("{n:08x}"), code: codes::digest(&format!("{n:06}")), ..wish() };
             store.write(put(&(0, approval))).await.unwrap();
         }
-        store.write(put(&(1, Approval { id: format!("{:08x}", 7), state: Stage::Done, ..wish() }))).await.unwrap();
+        store
+            .write(put(&(1, Approval { id: format!("{:08x}", 7), state: Stage::Done, ..wish() })))
+            .await
+            .unwrap();
         let index = Index::load(&store).unwrap();
         assert_eq!((index.len(), index.waiting_of(wish().agent)), (count, count - 1));
         assert_eq!(index.of(None).len(), count);

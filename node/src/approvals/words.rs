@@ -36,7 +36,8 @@ pub(super) fn ask(approval: &Approval, row: &AgentRow, wake: Option<Wake<'_>>, c
         .and_then(|s| Timestamp::from_second(s).ok())
         .map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
         .unwrap_or_default();
-    let costs = change.thaw().zip(approval.path.parse().ok()).and_then(|(change, path)| super::cost(&path, &change));
+    let costs =
+        change.thaw().zip(approval.path.parse().ok()).and_then(|(change, path)| super::cost(&path, &change));
     let costs = costs.map_or_else(String::new, |amount| {
         format!("It costs: {amount}, and fees of up to {} are held back\n", fee_reserve(amount))
     });

@@ -28,7 +28,8 @@ pub trait Durable: std::fmt::Debug + Send + Sync {
 
 /// Asks whether a change needs somebody's consent.
 pub trait Consent: std::fmt::Debug + Send + Sync {
-    /// What becomes of a change, as it was asked for, with paths of the agent's tree: frozen, for the commit, and the refusal that the program hears; nothing when it may go ahead.
+    /// What becomes of a change, as it was asked for, with paths of the agent's tree: frozen, for the commit, and the
+    /// refusal that the program hears; nothing when it may go ahead.
     fn freeze(&self, cx: &Context<'_>, path: &Path, change: &Change) -> Option<(Vec<Write>, Error)>;
 }
 

@@ -70,7 +70,8 @@ fn ctl(cx: &Context<'_>, command: &str) -> Result<Effect, Error> {
     let poke = |kind, name: &str| {
         let name = format!("{name}:{}:{}", row.id, Hex(cx.key));
         // An agent may ask for a tick in any tick, a stranger's too.
-        let envelope = Envelope::from_node(kind, &name, cx.now_ms).because_of(cx.wake.map(|wake| wake.envelope));
+        let envelope =
+            Envelope::from_node(kind, &name, cx.now_ms).because_of(cx.wake.map(|wake| wake.envelope));
         Write::Poke(Box::new(Poke { agent: row.id, envelope }))
     };
     let mut said = json!({ "name": row.name, "did": verb });
