@@ -263,10 +263,10 @@ impl Queues {
 
     /// The next thing to do; without one the queue is driven no more, decided under the one lock.
     fn next_step(&self, key: &LaneKey) -> Option<Step> {
-        let now_s = self.now_s();
         let mut lanes = self.lanes();
         let lane = lanes.get_mut(key)?;
-        let step = lane.step(now_s).filter(|_| self.host.may_act());
+        // The time is read under the lock, or somebody who saw a later one might count on this driver in vain.
+        let step = lane.step(self.now_s()).filter(|_| self.host.may_act());
         lane.is_driven = step.is_some();
         step
     }

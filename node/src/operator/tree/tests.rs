@@ -29,7 +29,7 @@ use crate::signer::Seed;
 use crate::store::Store;
 use crate::store::memory::MemoryBackend;
 use crate::store::write::{Failed, Verdict, Write};
-use crate::time::System;
+use crate::time::{System, Time as _};
 
 /// Lines that come between two looks of the reader: a tenth of a second of 10,000 a second.
 const BETWEEN: u64 = 1_000;
@@ -281,7 +281,7 @@ async fn what_a_replayed_letter_did_outside_is_not_done_again_unless_that_is_ask
 }
 
 fn asked<'a>(caller: &'a PublicKey, request: &'a Request, was_begun: bool) -> Operation<'a> {
-    Operation { caller, request, digest: Hex([1; 32]), at_ms: 1, was_begun }
+    Operation { caller, request, digest: Hex([1; 32]), at_ms: System.now_ms(), was_begun }
 }
 
 /// Does each key's work once, and can tell whose it has done; somebody who is away for a while.
