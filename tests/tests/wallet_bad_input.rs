@@ -168,11 +168,11 @@ async fn invoices_paid_before_and_ones_own() -> Result<()> {
     let outside = json!({ "invoice": billed_outside(&branch, Some(1000)).await? });
     let made = shop.ask("make_invoice", json!({ "amount": 2000 })).await?;
     let own = json!({ "invoice": made.get("invoice") });
-    shop.refused("pay_invoice", own.clone()).await?.is(ErrorCode::Other, "this account's own")?;
+    shop.refused("pay_invoice", own.clone()).await?.is(ErrorCode::Restricted, "this account's own")?;
     let held = json!({ "amount": 2000, "payment_hash": Preimage([8; 32]).hash().to_string() });
     let held = shop.ask("make_hold_invoice", held).await?;
     let held = json!({ "invoice": held.get("invoice") });
-    spy.refused("pay_invoice", held).await?.is(ErrorCode::Other, "can only be paid from outside")?;
+    spy.refused("pay_invoice", held).await?.is(ErrorCode::Restricted, "can only be paid from outside")?;
     unmoved(&branch, &shop).await?;
     let receipt = shop.ask("pay_invoice", outside.clone()).await?;
     ensure!(shop.ask("pay_invoice", outside.clone()).await? == receipt, "paid again: the receipt again");
@@ -181,7 +181,7 @@ async fn invoices_paid_before_and_ones_own() -> Result<()> {
     refused.is(ErrorCode::Other, "another account has paid this invoice")?;
     ensure!(!refused.message.contains(&text(&receipt, "preimage")?), "the receipt is not shown");
     spy.ask("pay_invoice", own.clone()).await?;
-    shop.refused("pay_invoice", own).await?.is(ErrorCode::Other, "")?;
+    shop.refused("pay_invoice", own).await?.is(ErrorCode::Restricted, "")?;
     ensure!(spy.balance().await? == HAS - 2000 && shop.balance().await? == HAS + 1000, "once");
     branch.verify()?;
     Ok(())
