@@ -12,15 +12,19 @@ use oa_nips::discovery::{self, AgentProfile, Capability};
 use oa_nips::files::Code;
 use oa_nips::nip05::{Found, Name};
 use oa_nips::nostr::{Event, Filter, PublicKey, RelayUrl, ToBech32};
+use oa_nips::nostr::types::url::Url;
 use oa_nips::port::Subscribe;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::agent::mailbox::FUTURE_S_MAX;
+use crate::agent::manifest::Http;
 use crate::drivers::http::Client;
 use crate::names::Names;
 use crate::namespace::error::Error;
+use crate::namespace::rights::Role;
+use crate::namespace::service::Context;
 use crate::time::Time;
 
 /// Longest request, in bytes.
@@ -52,6 +56,34 @@ struct Wanted {
 /// What was found, and until when it is remembered.
 type Known = (Instant, Arc<[Value]>);
 
+/// Which domains may be asked whose a name is: a name is a request to a host, with words of the asker's in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reach<'a> {
+    /// Any: an operator asks.
+    Any,
+    /// Those that a manifest lets the agent's requests go to.
+    Listed(&'a Http),
+}
+
+impl Reach<'_> {
+    /// That of whoever asks in an agent's tree, or the node's.
+    pub(crate) fn of<'a>(cx: &Context<'a>) -> Reach<'a> {
+        match cx.subject {
+            Some(subject) if cx.role != Role::Operator => Reach::Listed(&subject.manifest.http),
+            _ => Reach::Any,
+        }
+    }
+
+    fn covers(self, name: &Name) -> bool {
+        let Self::Listed(rules) = self else { return true };
+        let covers = |scheme| {
+            let url = Url::parse(&format!("{scheme}://{}", name.place()));
+            url.is_ok_and(|url| rules.allow.iter().any(|site| site.covers(&url)))
+        };
+        covers("https") || covers("http")
+    }
+}
+
 /// Finds agents for whoever asks.
 #[derive(Debug)]
 pub(crate) struct Finder {
@@ -77,7 +109,12 @@ impl Finder {
     ///
     /// # Errors
     /// When it cannot be read, no relay answers, or nobody knows whose a name is.
-    pub(crate) async fn find(&self, path: &str, request: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn find(
+        &self,
+        path: &str,
+        request: &[u8],
+        reach: Reach<'_>,
+    ) -> Result<Vec<u8>, Error> {
         if request.len() > REQUEST_BYTES_MAX {
             return Err(Error::too_large(path, REQUEST_BYTES_MAX));
         }
@@ -88,7 +125,7 @@ impl Finder {
             (Some(capability), None) => {
                 self.able(path, &capability).await?.iter().take(limit).cloned().collect()
             }
-            (None, Some(name)) => vec![self.named(path, &name).await?],
+            (None, Some(name)) => vec![self.named(path, &name, reach).await?],
             _ => return Err(Error::invalid(path, "takes a capability or a name, one of them")),
         };
         Ok(Value::from(found).to_string().into_bytes())
@@ -98,8 +135,18 @@ impl Finder {
     ///
     /// # Errors
     /// When the text is no name, or its domain does not tell.
-    pub(crate) async fn who(&self, path: &str, name: &str) -> Result<(Name, Found), Error> {
+    pub(crate) async fn who(
+        &self,
+        path: &str,
+        name: &str,
+        reach: Reach<'_>,
+    ) -> Result<(Name, Found), Error> {
         let name: Name = name.parse().map_err(|error| Error::invalid(path, format!("{name:?}: {error}")))?;
+        if !reach.covers(&name) {
+            let domain = name.domain();
+            let reason = format!("{domain} may not be asked: it is not in the manifest's http.allow");
+            return Err(Error::new(Code::PermissionDenied, path, reason));
+        }
         match self.names.look_up(&name).await {
             Ok(found) => Ok((name, found)),
             Err(error) => {
@@ -108,8 +155,8 @@ impl Finder {
         }
     }
 
-    async fn named(&self, path: &str, name: &str) -> Result<Value, Error> {
-        let (name, Found { pubkey, relays }) = self.who(path, name).await?;
+    async fn named(&self, path: &str, name: &str, reach: Reach<'_>) -> Result<Value, Error> {
+        let (name, Found { pubkey, relays }) = self.who(path, name, reach).await?;
         let profiles = self.profiles(path, discovery::of(pubkey)).await.unwrap_or_default();
         let mut shown = profiles.get(&pubkey).map_or_else(|| bare(&pubkey), |(_, profile)| profile.clone());
         if let Some(shown) = shown.as_object_mut() {
@@ -230,7 +277,7 @@ mod tests {
 
     impl Rig {
         async fn found(&self, request: &str) -> Result<Vec<(String, Value)>, Code> {
-            let answer = self.finder.find("/find", request.as_bytes()).await.map_err(|error| error.code)?;
+            let answer = self.finder.find("/find", request.as_bytes(), Reach::Any).await.map_err(|error| error.code)?;
             let answer: Vec<Value> = serde_json::from_slice(&answer).unwrap();
             Ok(answer.into_iter().map(|one| (one["name"].as_str().unwrap().to_owned(), one)).collect())
         }

@@ -127,7 +127,7 @@ async fn idempotent_effects() {
         let world = Fixture::new(store).await;
         let caller = Keys::generate().public_key();
         let (op, request) = (Hex([5; 16]), Hex([6; 32]));
-        let reply = OpRow { request, reply: Ok(b"done".to_vec()), at_ms: AT_MS };
+        let reply = OpRow { request, reply: Ok(b"done".to_vec()), begun: false, at_ms: AT_MS };
         world.write(Write::Op(caller, op, Box::new(reply.clone()))).await;
         assert_eq!(world.store.op(&caller, &op).unwrap(), Some(reply));
         // A row of another machine is written once for each version, with the commit or not at all.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oa_nips::files::Code;
 
 use super::{Parts, at};
-use crate::discovery::Finder;
+use crate::discovery::{Finder, Reach};
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
 use crate::namespace::path::Path;
@@ -53,11 +53,11 @@ impl FileService for Find {
         Class::Idempotent
     }
 
-    fn act<'a>(&'a self, _: &'a Context<'a>, path: &'a Path, change: &'a Change) -> Answer<'a, Vec<u8>> {
+    fn act<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path, change: &'a Change) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
             here(path)?;
             let Change::Call(request) = change else { return Err(not_taken(path, change)) };
-            self.finder.find(self.path, request).await
+            self.finder.find(self.path, request, Reach::of(cx)).await
         })
     }
 }

@@ -1,5 +1,5 @@
-//! `/nostr/dm/<npub>`: direct messages. What is written through one handle is one message. In place of the npub a name at
-//! a domain will do (NIP-05).
+//! `/nostr/dm/<npub>`: direct messages. What is written through one handle is one message. From outside a tick
+//! a name at a domain will do in place of the npub (NIP-05).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use oa_nips::nostr::{PublicKey, RelayUrl, ToBech32};
 
 use super::next_hop;
 use crate::agent::mailbox::{Bucket, Peer};
-use crate::discovery::Finder;
+use crate::discovery::{Finder, Reach};
 use crate::namespace::blocks::Rows;
 use crate::namespace::error::Error;
 use crate::namespace::path::Path;
@@ -67,7 +67,7 @@ impl FileService for Folder {
                 return Err(not_taken(path, change));
             };
             let Change::Append(body) = change else { return Err(not_taken(path, change)) };
-            let to = self.recipient(path, name).await?;
+            let to = self.recipient(cx, path, name).await?;
             send(&self.store, &self.directory, cx, path, to, body)
         })
     }
@@ -77,9 +77,15 @@ impl FileService for Folder {
 type Recipient = (PublicKey, Option<RelayUrl>);
 
 impl Folder {
-    async fn recipient(&self, path: &Path, name: &str) -> Result<Recipient, Error> {
+    async fn recipient(&self, cx: &Context<'_>, path: &Path, name: &str) -> Result<Recipient, Error> {
         if name.contains('@') {
-            let (_, Found { pubkey, relays }) = self.finder.who(path.as_str(), name).await?;
+            // A tick that runs again must write to the same person: what was asked outside is a call's answer.
+            if cx.wake.is_some() {
+                let reason = "a tick writes to an npub; /peers/find tells whose a name is";
+                return Err(Error::invalid(path, reason));
+            }
+            let found = self.finder.who(path.as_str(), name, Reach::of(cx)).await?;
+            let (_, Found { pubkey, relays }) = found;
             return Ok((pubkey, relays.into_iter().next()));
         }
         let is_key = name.starts_with("npub1") || name.len() == 64;

@@ -8,6 +8,7 @@ use super::*;
 use crate::agent::AgentId;
 use crate::agent::envelope::{self, Envelope, Origin, Trust};
 use crate::agent::mailbox::{Bucket, Peer};
+use crate::agent::site::Site;
 use crate::namespace::Namespace;
 use crate::serve::fixture::{Fixture, NOW_MS, someone};
 use crate::store::write::{NewAgent, Write};
@@ -336,19 +337,27 @@ async fn a_message_goes_to_whomever_a_domain_names() {
         json!({ "names": { "bob": bob.to_hex() }, "relays": { bob.to_hex(): ["wss://bob.example"] } });
     let port = domain(document.to_string()).await;
     let private = [format!("localhost:{port}")];
-    let fixture = Fixture::with_http(crate::drivers::http::Client::of_node(&private));
-    let mut ns = fixture.tick();
-    dm(&mut ns, &format!("bob@localhost:{port}"), "hello").await.unwrap();
-    assert_eq!(dm(&mut ns, &format!("eve@localhost:{port}"), "hello").await, Err(Code::NotFound));
-    assert_eq!(dm(&mut ns, "bob@", "hello").await, Err(Code::InvalidInput));
-    assert_eq!(dm(&mut ns, "bob@127.0.0.1:1", "hello").await, Err(Code::NotFound), "private, and not listed");
-    let found =
-        ns.call("/peers/find", format!(r#"{{"name":"bob@localhost:{port}"}}"#).as_bytes()).await.unwrap();
-    let found: Value = serde_json::from_slice(&found).unwrap();
+    let mut fixture = Fixture::with_http(crate::drivers::http::Client::of_node(&private));
+    let ask = async |fixture: &Fixture, name: &str| {
+        let asked = fixture.tick().call("/peers/find", format!(r#"{{"name":"{name}"}}"#).as_bytes()).await;
+        asked.map_err(|error| error.code)
+    };
+    let name = format!("bob@localhost:{port}");
+    assert_eq!(ask(&fixture, &name).await, Err(Code::PermissionDenied), "a name is a request to its host");
+    let sites = ["localhost", "127.0.0.1:1"].map(|site| site.replace("localhost", &private[0]));
+    fixture.manifest.http.allow = sites.iter().map(|site| Site::parse(site).unwrap()).collect();
+    let found: Value = serde_json::from_slice(&ask(&fixture, &name).await.unwrap()).unwrap();
     assert_eq!(found[0]["npub"], bob.to_bech32().unwrap());
     assert_eq!(found[0]["relays"], json!(["wss://bob.example"]));
+    assert_eq!(ask(&fixture, &format!("eve@localhost:{port}")).await, Err(Code::NotFound));
+    assert_eq!(ask(&fixture, "bob@").await, Err(Code::InvalidInput));
+    assert_eq!(ask(&fixture, "bob@127.0.0.1:1").await, Err(Code::NotFound), "private, and not listed");
+    assert_eq!(ask(&fixture, "bob@else.example").await, Err(Code::PermissionDenied));
+    // In a tick a name must have been asked for before.
+    let mut ns = fixture.tick();
+    assert_eq!(dm(&mut ns, &name, "hello").await, Err(Code::InvalidInput));
+    dm(&mut ns, &bob.to_bech32().unwrap(), "hello").await.unwrap();
     let done = ns.finish().unwrap().unwrap();
-    let [Outgoing::Mail { draft, relay, .. }] = &done.out[..] else { panic!("{:?}", done.out) };
+    let [Outgoing::Mail { draft, .. }] = &done.out[..] else { panic!("{:?}", done.out) };
     assert_eq!((draft.recipient, draft.content.as_str()), (bob, "hello"));
-    assert_eq!(relay.as_ref(), Some(&RelayUrl::parse("wss://bob.example").unwrap()));
 }
