@@ -154,7 +154,7 @@ impl Money {
             let place = item::add(draft, &from, &item)?;
             item::set_call(draft, &call, &place)?;
             let there = item::add(draft, &to, &item)?;
-            self.tell(also, &there, &item, "transferred", None, now_ms)?;
+            self.tell(also, &there, &item, "transferred", now_ms)?;
             Ok(place)
         };
         let place = self.inner.book.write(work).await?;

@@ -150,12 +150,12 @@ impl Money {
                 }
             };
             payment.stage = stage;
-            let (grant, is_awaited, origin) = (payment.grant, payment.is_awaited, payment.origin.clone());
+            let (grant, is_awaited) = (payment.grant, payment.is_awaited);
             found.changed_ms = now_ms;
             reconcile(draft, &place.holder, grant, Actual::Known(spent), now_ms)?;
             item::put(draft, place, &found)?;
             if is_awaited {
-                self.tell(also, place, &found, "ended", origin, now_ms)?;
+                self.tell(also, place, &found, "ended", now_ms)?;
             }
             Ok(())
         };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::error::said;
 use super::item::{self, Invoice, InvoiceStage, Item, Place, Waiting, What};
 use super::{InvoiceAsked, Money, lock};
-use crate::agent::envelope::{Envelope, Kind, Origin};
+use crate::agent::envelope::{Envelope, Kind};
 use crate::agent::{AgentId, Lifecycle};
 use crate::namespace::Error;
 use crate::namespace::service::{ChangeKey, LookUp};
@@ -39,7 +39,7 @@ impl Money {
     pub(crate) async fn invoice(
         &self,
         holder: &Holder,
-        origin: Option<&Origin>,
+        woken_by: Option<&Envelope>,
         asked: &InvoiceAsked,
         key: ChangeKey,
     ) -> Result<Vec<u8>, Error> {
@@ -57,7 +57,7 @@ impl Money {
             metadata: None,
         };
         let made = self.inner.bank.make_invoice(order).await?;
-        let place = self.note(holder, origin, asked, call, &made).await?;
+        let place = self.note(holder, woken_by, asked, call, &made).await?;
         self.made(&place)
     }
 
@@ -84,7 +84,7 @@ impl Money {
     async fn note(
         &self,
         holder: &Holder,
-        origin: Option<&Origin>,
+        woken_by: Option<&Envelope>,
         asked: &InvoiceAsked,
         call: Hash,
         made: &Transaction,
@@ -101,7 +101,8 @@ impl Money {
             amount: asked.amount_msat,
             description: asked.description.clone(),
             expires_ms,
-            origin: origin.cloned(),
+            origin: woken_by.and_then(|envelope| envelope.origin.clone()),
+            heard: woken_by.and_then(|envelope| envelope.heard.clone()),
             stage: InvoiceStage::Open,
         };
         let work = |draft: &mut Draft<'_>, _: &mut Vec<Write>| {
@@ -200,10 +201,9 @@ impl Money {
         let What::Invoice(invoice) = &mut found.what else { return Ok(()) };
         let event = if by.is_some() { "received-inside" } else { "received" };
         invoice.stage = InvoiceStage::Paid { amount, by };
-        let origin = invoice.origin.clone();
         found.changed_ms = now_ms;
         item::put(draft, &place, &found)?;
-        self.tell(also, &place, &found, event, origin, now_ms)
+        self.tell(also, &place, &found, event, now_ms)
     }
 
     /// The wallet has answered, and there is no money: once the invoice's time is over, that is its end.
@@ -238,7 +238,6 @@ impl Money {
         place: &Place,
         item: &Item,
         event: &str,
-        origin: Option<Origin>,
         now_ms: u64,
     ) -> Result<(), Error> {
         let Some(agent) = super::accounts::agent(&place.holder) else { return Ok(()) };
@@ -249,9 +248,8 @@ impl Money {
             data.insert("event".to_owned(), json!(event));
         }
         let name = format!("payment:{agent}:{}:{event}", place.n);
-        let envelope =
-            Envelope { origin, data: Some(data), ..Envelope::from_node(Kind::Payment, &name, now_ms) };
-        let envelope = envelope.by_rule(rule, None);
+        let envelope = Envelope { data: Some(data), ..Envelope::from_node(Kind::Payment, &name, now_ms) };
+        let envelope = item.caused(envelope).by_rule(rule, None);
         also.push(Write::Poke(Box::new(Poke { agent, envelope })));
         Ok(())
     }

@@ -12,7 +12,7 @@ use oa_wallet::store::{Draft, Rows, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::agent::envelope::Origin;
+use crate::agent::envelope::{Envelope, Heard, Origin};
 use crate::namespace::Error;
 use oa_nips::files::Code;
 
@@ -80,6 +80,9 @@ pub(super) struct Payment {
     pub(super) grant: Option<GrantId>,
     /// Who waited for it when it was asked for.
     pub(super) origin: Option<Origin>,
+    /// The event in whose tick it was asked for, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) heard: Option<Heard>,
     /// Whose invoice it is, where that is an account of this node.
     pub(super) to: Option<Holder>,
     /// Whether whoever asked was told that it is pending: then an envelope tells of its end.
@@ -119,6 +122,9 @@ pub(super) struct Invoice {
     /// In milliseconds since 1970.
     pub(super) expires_ms: u64,
     pub(super) origin: Option<Origin>,
+    /// As in a [`Payment`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) heard: Option<Heard>,
     pub(super) stage: InvoiceStage,
 }
 
@@ -160,6 +166,16 @@ pub(super) struct Waiting {
 }
 
 impl Item {
+    /// An envelope that tells its agent of it: answered, and trusted, like the one in whose tick it was asked for.
+    pub(super) fn caused(&self, envelope: Envelope) -> Envelope {
+        let (origin, heard) = match &self.what {
+            What::Payment(payment) => (payment.origin.clone(), payment.heard.clone()),
+            What::Invoice(invoice) => (invoice.origin.clone(), invoice.heard.clone()),
+            What::Transfer(_) | What::Deposit(_) => (None, None),
+        };
+        Envelope { origin, heard, ..envelope }
+    }
+
     /// Something new.
     pub(super) fn new(at_ms: u64, what: What) -> Self {
         Self { at_ms, changed_ms: at_ms, what }

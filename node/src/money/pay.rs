@@ -18,7 +18,7 @@ use super::bank::PLAY_MONEY;
 use super::error::{invalid, said};
 use super::item::{self, Item, PayStage, Payment, Place, What};
 use super::{Caps, Money, PayAsked};
-use crate::agent::envelope::Origin;
+use crate::agent::envelope::{Heard, Origin};
 use crate::namespace::Error;
 use crate::namespace::service::{ChangeKey, LookUp};
 use crate::store::write::Write;
@@ -38,6 +38,8 @@ pub(crate) struct Payer {
     pub(crate) under: Option<(Caps, u64)>,
     /// Who is answered when the payment ends later.
     pub(crate) origin: Option<Origin>,
+    /// The event in whose tick it is asked for, if it is one.
+    pub(crate) heard: Option<Heard>,
 }
 
 /// A payment that may be begun.
@@ -285,6 +287,7 @@ fn add(
         fee_reserve,
         grant: grant.map(|grant| grant.id),
         origin: begin.payer.origin.clone(),
+        heard: begin.payer.heard.clone(),
         to,
         is_awaited: false,
         stage,

@@ -88,8 +88,8 @@ fn common(money: &Money) -> Computed {
             move |cx, body| {
                 let money = asker.clone();
                 Box::pin(async move {
-                    let origin = cx.wake.and_then(|wake| wake.envelope.origin.as_ref());
-                    money.invoice(&who(cx), origin, &InvoiceAsked::parse(body)?, cx.key).await
+                    let woken_by = cx.wake.map(|wake| wake.envelope);
+                    money.invoice(&who(cx), woken_by, &InvoiceAsked::parse(body)?, cx.key).await
                 })
             },
             move |cx, _| {
@@ -113,7 +113,8 @@ fn payer_of(cx: &Context<'_>) -> Payer {
         (caps, u64::from_be_bytes(tick))
     });
     let origin = cx.wake.and_then(|wake| wake.envelope.origin.clone());
-    Payer { holder: who(cx), under, origin }
+    let heard = cx.wake.and_then(|wake| wake.envelope.heard.clone());
+    Payer { holder: who(cx), under, origin, heard }
 }
 
 fn fx(money: &Money, now_ms: u64) -> Result<Vec<u8>, Error> {

@@ -4,12 +4,16 @@ use oa_wallet::account::Holder;
 use oa_wallet::backend::Backend as _;
 use oa_wallet::msat::Msat;
 use oa_wallet::nwc::message::Notification;
+use oa_wallet::store::Draft;
 use serde_json::{Value, json};
 
 use super::rig::Rig;
 use crate::agent::AgentId;
+use crate::agent::envelope::{Envelope, Heard, Kind};
 use crate::money::opening::Compared;
-use crate::money::{Caps, InvoiceAsked, holder};
+use crate::money::item::{self, Place};
+
+use crate::money::{Caps, InvoiceAsked, PayAsked, Payer, holder};
 
 const SAT: fn(u32) -> Msat = Msat::from_sat;
 
@@ -39,6 +43,26 @@ async fn a_claim_of_payment_changes_nothing_until_the_wallet_confirms_it() {
     let item = rig.money.item_of(&holder(AgentId(0)), 1).unwrap().unwrap();
     assert_eq!((item["state"].as_str(), item["received_msat"].as_u64()), (Some("paid"), Some(100_000)));
     assert_eq!(rig.money.compare().await.unwrap(), Compared::Equal);
+}
+
+#[tokio::test]
+async fn money_that_an_event_asked_for_is_told_of_as_that_event() {
+    let mut rig = Rig::new(SAT(1000)).await;
+    rig.give(0, SAT(300)).await;
+    let author = oa_nips::nostr::Keys::generate().public_key();
+    let heard = Some(Heard { author, subscriptions: vec!["a".to_owned()], auto_hop: 1 });
+    let woken = Envelope { heard: heard.clone(), ..Envelope::from_node(Kind::Event, "event", 0) };
+    let (key, asked) = (rig.key(), InvoiceAsked::parse(b"5").unwrap());
+    let me = holder(AgentId(0));
+    rig.money.invoice(&me, Some(&woken), &asked, key).await.unwrap();
+    let ((bill, _), key) = (rig.bill(Some(SAT(10))).await, rig.key());
+    let payer = Payer { holder: me.clone(), under: None, origin: None, heard: heard.clone() };
+    rig.money.pay(&payer, &PayAsked::parse(bill.as_bytes()).unwrap(), key).await.unwrap();
+    let rows = rig.money.inner.book.rows();
+    for n in rig.money.history(&me).unwrap().into_iter().take(2) {
+        let item = item::get(&mut Draft::new(&rows), &Place { holder: me.clone(), n }).unwrap();
+        assert_eq!(item.caused(Envelope::from_node(Kind::Payment, "told", 0)).heard, heard, "{item:?}");
+    }
 }
 
 #[tokio::test]

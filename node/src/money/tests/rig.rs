@@ -275,7 +275,8 @@ impl Rig {
         key: [u8; 32],
     ) -> Result<serde_json::Value, Error> {
         let tick = u64::from_be_bytes(key[..8].try_into().unwrap());
-        let payer = Payer { holder: holder(AgentId(agent)), under: Some((caps, tick)), origin: None };
+        let under = Some((caps, tick));
+        let payer = Payer { holder: holder(AgentId(agent)), under, origin: None, heard: None };
         let reply = self.money.pay(&payer, &PayAsked::parse(invoice.as_bytes())?, key).await?;
         Ok(serde_json::from_slice(&reply).unwrap())
     }
