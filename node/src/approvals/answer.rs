@@ -64,16 +64,10 @@ pub(crate) fn words(body: &Body) -> String {
 
 fn add_words(value: &Value, all: &mut String) {
     match value {
-        Value::String(words) => all.extend([
-            words, "
-",
-        ]),
+        Value::String(words) => all.extend([words, "\n"]),
         Value::Array(values) => values.iter().for_each(|value| add_words(value, all)),
         Value::Object(fields) => fields.iter().for_each(|(name, value)| {
-            all.extend([
-                name, "
-",
-            ]);
+            all.extend([name, "\n"]);
             add_words(value, all);
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -219,34 +213,15 @@ mod tests {
 
     #[test]
     fn a_code_is_looked_for_in_whatever_is_said() {
-        let data = serde_json::json!({ "deep": [{ "yes ABC
-DEF": 1 }] });
+        let data = serde_json::json!({ "deep": [{ "yes ABC\nDEF": 1 }] });
         let envelope = oa_nips::envelope::Envelope::Custom { name: "words".to_owned(), data };
         for body in [
-            Body::Text(
-                "yes ABC
-DEF"
-                .to_owned(),
-            ),
-            Body::Reaction(
-                "ABC
-DEF"
-                .to_owned(),
-            ),
-            Body::File(
-                "https://example.com/ABC
-DEF"
-                .to_owned(),
-            ),
+            Body::Text("yes ABC\nDEF".to_owned()),
+            Body::Reaction("ABC\nDEF".to_owned()),
+            Body::File("https://example.com/ABC\nDEF".to_owned()),
             Body::Envelope(envelope),
         ] {
-            assert!(
-                words(&body).contains(
-                    "ABC
-DEF"
-                ),
-                "{body:?}"
-            );
+            assert!(words(&body).contains("ABC\nDEF"), "{body:?}");
         }
     }
 }
