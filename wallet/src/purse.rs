@@ -30,6 +30,7 @@ mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
@@ -96,6 +97,8 @@ struct Inner {
     clock: Clock,
     locks: Locks,
     open: Open,
+    /// When the ledger was last found to have what the backend has, in milliseconds since 1970.
+    compared_ms: AtomicU64,
     /// Held from before an offer is paid until the payment's name is written down.
     offers: tokio::sync::Mutex<()>,
     notices: mpsc::Sender<Notice>,
@@ -139,6 +142,7 @@ impl LedgerPurse {
             clock,
             locks: Locks::default(),
             open: Open::default(),
+            compared_ms: AtomicU64::new(clock()),
             offers: tokio::sync::Mutex::default(),
             notices,
             cancel: CancellationToken::new(),

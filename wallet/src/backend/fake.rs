@@ -82,6 +82,12 @@ impl Bank {
         self.change(|state| state.fee = fee);
     }
 
+    /// Coins that a wallet has on the chain, from nowhere.
+    #[cfg(test)]
+    pub(crate) fn set_coins(&self, id: &NodeId, coins: Sat) {
+        self.change(|state| state.set_coins(id, coins));
+    }
+
     /// Lets blocks pass: money held longer than its deadline goes back.
     pub fn mine(&self, blocks: u32) {
         self.change(|state| state.mine(blocks, now()));

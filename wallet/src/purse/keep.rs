@@ -1,5 +1,6 @@
 //! What goes on by itself: recovery at the start, the backend's events, and the comparison with its balance.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +20,10 @@ const COMPARE_EVERY: Duration = Duration::from_millis(500);
 const SURE_AFTER: Duration = Duration::from_secs(5);
 /// The same where no payment explains it: coins on the chain, or a channel that has just come or gone.
 const SURE_SOON_AFTER: Duration = Duration::from_secs(1);
+/// The same for coins on the chain while a payment is under way, which may be so for days.
+const SURE_BESIDE_AFTER: Duration = Duration::from_secs(10);
+/// How long payments may keep the ledger from being compared before the log says so, each time.
+const TOLD_EVERY_MS: u64 = 3_600_000;
 /// Before something that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Open payments of one read.
@@ -40,21 +45,48 @@ impl From<Balance> for Has {
     }
 }
 
-/// A difference: the ledger's length, what the backend had, and since when. It counts when it stays.
+/// A difference, and since when. It counts when it stays.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    length: u64,
-    has: Has,
+    /// The ledger's length and what the backend had; while payments are under way, the coins in both.
+    what: (u64, Has),
     since: Instant,
-    /// No payment explains it.
-    is_of_chain: bool,
+    /// How long it has to stay.
+    sure_after: Duration,
 }
 
 impl Seen {
     fn is_real(&self) -> bool {
-        let after = if self.is_of_chain { SURE_SOON_AFTER } else { SURE_AFTER };
-        self.since.elapsed() >= after
+        self.since.elapsed() >= self.sure_after
     }
+}
+
+/// What a comparison came to.
+#[derive(Debug)]
+enum Compared {
+    /// The ledger has what the backend has, or was given it.
+    Agrees,
+    /// It does not, and that may pass.
+    Differs(Seen),
+    /// Payments are under way, so that only the coins on the chain can be compared.
+    Waits(Option<Seen>),
+    /// The backend does not say.
+    Away,
+}
+
+/// What the ledger has.
+struct Kept {
+    length: u64,
+    has: Has,
+    /// By payments that are under way; nothing where there are none.
+    held: Option<Msat>,
+}
+
+/// What is certain while payments of `held` are under way: coins on the chain, where those payments explain all that
+/// is missing in channels. Else coins may be on their way between the two.
+fn certain(kept: Has, has: Has, held: Msat) -> Option<Has> {
+    let missing = kept.lightning.checked_sub(has.lightning)?;
+    (missing <= held).then_some(Has { lightning: kept.lightning, ..has })
 }
 
 impl Inner {
@@ -81,7 +113,7 @@ impl Inner {
     pub(super) async fn keep(&self) {
         let mut compare = tokio::time::interval(COMPARE_EVERY);
         compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut seen, mut channel_changed) = (None, false);
+        let (mut seen, mut channel_changed, mut told_ms) = (None, false, 0);
         // Kept over the comparisons: a reader that is dropped in the midst might pass an event over.
         let mut next = self.first_event();
         loop {
@@ -91,10 +123,16 @@ impl Inner {
                 delivery = &mut next => delivery,
                 _ = compare.tick() => {
                     match self.compare(seen, channel_changed).await {
-                        Ok(now) => {
-                            channel_changed &= now.is_some();
-                            seen = now;
+                        Ok(Compared::Agrees) => {
+                            (seen, channel_changed) = (None, false);
+                            self.compared_ms.store(self.now_ms(), Ordering::Relaxed);
                         }
+                        Ok(Compared::Differs(now)) => seen = Some(now),
+                        Ok(Compared::Waits(now)) => {
+                            seen = now;
+                            self.tell_uncompared(&mut told_ms);
+                        }
+                        Ok(Compared::Away) => seen = None,
                         Err(error) => tracing::warn!(%error, "the ledger is not compared"),
                     }
                     continue;
@@ -181,36 +219,69 @@ impl Inner {
         }
     }
 
-    /// Compares when nothing is under way. A difference that stays, with no posting between, is real: coins that came
-    /// or went on the chain, fees of channels, routing earned.
-    async fn compare(&self, before: Option<Seen>, channel_changed: bool) -> Result<Option<Seen>, PurseError> {
+    /// Says once in a while that payments keep the ledger from being compared.
+    fn tell_uncompared(&self, told_ms: &mut u64) {
+        let since_ms = self.compared_ms.load(Ordering::Relaxed);
+        if self.now_ms().saturating_sub(since_ms.max(*told_ms)) >= TOLD_EVERY_MS {
+            *told_ms = self.now_ms();
+            let since_s = since_ms / 1000;
+            tracing::warn!(
+                since_s,
+                "the ledger is not compared with the channels while a payment is under way"
+            );
+        }
+    }
+
+    async fn kept(&self) -> Result<Kept, PurseError> {
+        let read = self.book.read(move |store| {
+            let (mut held, mut after) = (None::<Msat>, None);
+            loop {
+                let page = open_payments(store, after.as_ref(), PAGE)?;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(*last);
+                let sum = page.iter().fold(Msat::ZERO, |sum, (_, row)| sum.saturating_add(row.held()));
+                held = Some(held.unwrap_or_default().saturating_add(sum));
+            }
+            let mut draft = Draft::new(store);
+            let mut ledger = Ledger::new(&mut draft);
+            let book = ledger.book()?;
+            let has = Has { lightning: book.lightning, onchain: book.onchain };
+            Ok(Kept { length: ledger.length()?, has, held })
+        });
+        read.await
+    }
+
+    /// Compares. A difference that stays, with no posting between, is real: coins that came or went on the chain, fees
+    /// of channels, routing earned. What is in channels is compared when nothing is under way.
+    async fn compare(&self, before: Option<Seen>, channel_changed: bool) -> Result<Compared, PurseError> {
         let has = match self.backend.balance().await {
             Ok(balance) => Has::from(balance),
-            Err(BackendError::Unavailable(_)) => return Ok(None),
+            Err(BackendError::Unavailable(_)) => return Ok(Compared::Away),
             Err(error) => return Err(refusal(error)),
         };
-        let kept = self
-            .book
-            .read(move |store| -> Result<_, PurseError> {
-                if !open_payments(store, None, 1)?.is_empty() {
-                    return Ok(None);
-                }
-                let mut draft = Draft::new(store);
-                let mut ledger = Ledger::new(&mut draft);
-                let book = ledger.book()?;
-                Ok(Some((ledger.length()?, Has { lightning: book.lightning, onchain: book.onchain })))
-            })
-            .await?;
-        let Some((length, kept)) = kept.filter(|(_, kept)| *kept != has) else { return Ok(None) };
-        let is_of_chain = channel_changed || kept.lightning == has.lightning;
-        let before = before.filter(|before| (before.length, before.has) == (length, has));
-        let seen =
-            Seen { length, has, since: before.map_or_else(Instant::now, |before| before.since), is_of_chain };
-        if !seen.is_real() {
-            return Ok(Some(seen));
+        let Kept { length, has: kept, held } = self.kept().await?;
+        let (has, sure_after) = match held {
+            None if channel_changed || kept.lightning == has.lightning => (has, SURE_SOON_AFTER),
+            None => (has, SURE_AFTER),
+            Some(held) => match certain(kept, has, held).filter(|_| !channel_changed) {
+                Some(certain) => (certain, SURE_BESIDE_AFTER),
+                None => return Ok(Compared::Waits(None)),
+            },
+        };
+        let is_whole = held.is_none();
+        if kept == has {
+            return Ok(if is_whole { Compared::Agrees } else { Compared::Waits(None) });
         }
-        self.post_difference(length, has).await?;
-        Ok(None)
+        // Other payments may come and go beside the one that hangs, and change nothing about coins.
+        let what = if is_whole { (length, has) } else { (0, Has { lightning: kept.onchain, ..has }) };
+        let since =
+            before.filter(|before| before.what == what).map_or_else(Instant::now, |before| before.since);
+        let seen = Seen { what, since, sure_after };
+        if seen.is_real() {
+            self.post_difference(length, has).await?;
+            return Ok(if is_whole { Compared::Agrees } else { Compared::Waits(None) });
+        }
+        Ok(if is_whole { Compared::Differs(seen) } else { Compared::Waits(Some(seen)) })
     }
 
     /// Adjusts the assets to what the backend has; what the house gains or loses by it is the operator's, as far as
@@ -252,5 +323,20 @@ impl Inner {
                 Ok(())
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_coins_are_certain_while_payments_are_under_way() {
+        let has = |lightning, onchain| Has { lightning: Msat::new(lightning), onchain: Msat::new(onchain) };
+        let (kept, held) = (has(1_000, 50), Msat::new(100));
+        assert_eq!(certain(kept, has(1_000, 70), held), Some(has(1_000, 70)));
+        assert_eq!(certain(kept, has(900, 30), held), Some(has(1_000, 30)), "it is on its way");
+        assert_eq!(certain(kept, has(899, 151), held), None, "a channel may be closing");
+        assert_eq!(certain(kept, has(1_001, 30), held), None, "or opening");
     }
 }

@@ -1,6 +1,7 @@
 //! What admin connections do with the wallet itself: see "The wallet's own methods" in docs/protocol.md.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -173,7 +174,8 @@ impl Inner {
                 "debt_msat": standing.debt,
             })
         });
-        Ok(json!({ "accounts": shown.collect::<Vec<_>>() }))
+        let compared_at = self.compared_ms.load(Ordering::Relaxed) / 1000;
+        Ok(json!({ "accounts": shown.collect::<Vec<_>>(), "compared_at": compared_at }))
     }
 }
 

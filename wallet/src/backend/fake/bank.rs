@@ -39,6 +39,7 @@ struct Wallet {
     key: SecretKey,
     running: bool,
     balance: Msat,
+    coins: Sat,
     payments: BTreeMap<PaymentHash, Payment>,
     invoices: HashMap<PaymentHash, Asked>,
     events: VecDeque<Event>,
@@ -101,6 +102,7 @@ impl State {
             key,
             running: true,
             balance,
+            coins: Sat(0),
             payments: BTreeMap::new(),
             invoices: HashMap::new(),
             events: VecDeque::new(),
@@ -148,16 +150,23 @@ impl State {
     }
 
     pub(super) fn balance(&self, id: &NodeId) -> Result<Balance, Error> {
-        let spendable = self.wallet(id)?.balance;
+        let Wallet { balance: spendable, coins, .. } = *self.wallet(id)?;
         Ok(Balance {
             spendable,
             spendable_at_once: spendable,
             receivable: Msat::SUPPLY.saturating_sub(spendable),
             in_channels: spendable,
-            onchain: Sat(0),
+            onchain: coins,
             onchain_reserved: Sat(0),
             pending: Sat(0),
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_coins(&mut self, id: &NodeId, coins: Sat) {
+        if let Some(wallet) = self.wallets.get_mut(id) {
+            wallet.coins = coins;
+        }
     }
 
     pub(super) fn peers(&self, id: &NodeId) -> Vec<Peer> {

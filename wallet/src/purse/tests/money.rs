@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::rig::{Rig, holder, id, payment};
 use crate::account::Holder;
 use crate::backend::{
-    Backend, Error as BackendError, Keysend as Send, PaymentHash, Preimage, State as Status,
+    Backend, Error as BackendError, InvoiceRequest, Keysend as Send, PaymentHash, Preimage, Sat,
+    State as Status,
 };
 use crate::msat::Msat;
 use crate::nwc::message::{Direction, Error, HoldOrder, ListQuery, State, Topic};
@@ -153,6 +154,31 @@ async fn held_money_waits_for_its_client_and_for_nobody_else() {
     let state = async |hash| rig.purse.look_up(&alice, hash).await.unwrap().unwrap().state;
     assert_eq!((state(proof.hash()).await, state(other.hash()).await), (State::Settled, State::Failed));
     assert_eq!(rig.balance("alice").await, 10_100_000);
+    rig.adds_up().await;
+}
+
+#[tokio::test]
+async fn coins_are_booked_also_while_a_payment_hangs() {
+    let rig = Rig::new().await;
+    let compared =
+        async || rig.purse.steer("oa_accounts", serde_json::json!({})).await.unwrap()["compared_at"].clone();
+    let held =
+        InvoiceRequest { amount: Some(Msat::from_sat(500)), description: String::new(), expiry_s: 600 };
+    let proof = Preimage([8; 32]);
+    let bill = rig.theirs.hold_invoice(proof.hash(), held).await.unwrap().bolt11;
+    let pending = rig.pay("alice", &bill, 1);
+    let booked = async {
+        rig.until(async || rig.balance("alice").await < 10_000_000).await;
+        rig.bank.set_coins(&rig.ours.id(), Sat(7_000));
+        rig.until(async || rig.balance("operator").await == 87_000_000).await;
+        let before = compared().await;
+        rig.theirs.settle(proof).await.unwrap();
+        before
+    };
+    let (paid, before) = tokio::join!(pending, booked);
+    assert!(paid.unwrap().proof().is_some());
+    rig.until(async || compared().await.as_u64() > before.as_u64()).await;
+    assert_eq!(rig.balance("operator").await, 87_000_000, "once");
     rig.adds_up().await;
 }
 
