@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use super::rig::Rig;
 use crate::agent::AgentId;
 use crate::agent::envelope::{Envelope, Heard, Kind};
-use crate::money::opening::Compared;
 use crate::money::item::{self, Place};
-
+use crate::money::opening::Compared;
 use crate::money::{Caps, InvoiceAsked, PayAsked, Payer, holder};
 
 const SAT: fn(u32) -> Msat = Msat::from_sat;
