@@ -211,6 +211,25 @@ fn what_its_client_has_given_up_is_not_begun() {
 }
 
 #[test]
+fn an_offer_that_waited_too_long_is_not_paid() {
+    let mut rig = Rig::with_limits(Limits { running: 1, ..Limits::default() });
+    let admin = rig.client("admin", 0, |connection| connection.scopes = Scope::ALL.into());
+    rig.mode = Mode::Held;
+    let balance = rig.event(&admin, &Request::GetBalance);
+    rig.hand_in(&balance);
+    let order = Request::Admin("oa_open_channel".to_owned(), json!({})).to_json();
+    let (at, encryption) = (rig.now_ms / 1000, oa_nips::nwc::Encryption::Nip44);
+    let event = rig.event_at(&admin, &order, at, Some(at + 20), encryption);
+    rig.hand_in(&event);
+    assert_eq!(stage(&rig, &event.id).as_deref(), Some("received"));
+    rig.now_ms += 21_000;
+    rig.mode = Mode::Running;
+    rig.restart();
+    let told = rig.answer_to(&event.id).unwrap().result.unwrap_err();
+    assert_eq!((told.message.as_str(), rig.purse.with(|play| play.steered)), ("the request has expired", 0));
+}
+
+#[test]
 fn an_invoice_is_made_once_and_a_channel_opened_once() {
     let mut rig = Rig::new();
     let admin = rig.client("admin", 0, |connection| connection.scopes = Scope::ALL.into());
