@@ -36,6 +36,8 @@ use crate::wallet::{PLAY_MONEY, secret};
 
 /// Transactions of one answer of a wallet.
 const PAGE: u64 = 20;
+/// How long a wallet's ledger may be uncompared before `accounts` says so, in seconds: longer than payments usually take.
+const UNCOMPARED_S: u64 = 600;
 
 /// `oa wallet`
 #[derive(Debug, Args)]
@@ -357,6 +359,13 @@ async fn accounts(output: Output, wallet: &Connection) -> Result<()> {
         output.object(account);
         let balance = account.get("balance_msat").and_then(Value::as_u64).unwrap_or_default();
         output.say(format!("{:<32} {}", text(account, "account"), Msat::new(balance)));
+    }
+    let compared_s = answer.get("compared_at").and_then(Value::as_u64);
+    let since_s = compared_s.map_or(0, |at| (System.now_ms() / 1000).saturating_sub(at));
+    if since_s > UNCOMPARED_S {
+        let minutes = since_s / 60;
+        output
+            .say(format!("not compared with what the wallet has for {minutes} min: a payment is under way"));
     }
     Ok(())
 }
