@@ -19,7 +19,6 @@ use oa_nips::hex::{Hash, Hex};
 use oa_nips::mail::{Draft, Protocol};
 use oa_nips::nostr::{EventId, PublicKey};
 use oa_nips::port::RowWrite;
-use oa_wallet::fx::Fx;
 use oa_wallet::msat::Msat;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +32,7 @@ use crate::agent::envelope::{EnvelopeId, Heard, Origin};
 use crate::agent::manifest::{Category, Manifest};
 use crate::codes;
 use crate::keyring::Keyring;
-use crate::money::PayAsked;
+use crate::money::{Money, PayAsked, holder};
 use crate::namespace::service::{Change, Context, Subject};
 use crate::namespace::{Consent, Error, Path};
 use crate::store::Store;
@@ -191,10 +190,15 @@ pub fn category(path: &Path, change: &Change) -> Option<Category> {
     }
 }
 
-/// What a payment comes to, without fees; nothing for what is none, or cannot be read and will be refused.
-fn cost(path: &Path, change: &Change) -> Option<Msat> {
+/// The payment that is asked for; nothing for what is none, or cannot be read and will be refused.
+fn payment(path: &Path, change: &Change) -> Option<PayAsked> {
     let (true, Change::Call(body)) = (path.as_str() == "/wallet/pay", change) else { return None };
-    PayAsked::parse(body).and_then(|asked| asked.bill()).ok().map(|(_, amount)| amount)
+    PayAsked::parse(body).ok()
+}
+
+/// What a payment comes to, without fees.
+fn cost(path: &Path, change: &Change) -> Option<Msat> {
+    payment(path, change)?.bill().ok().map(|(_, amount)| amount)
 }
 
 /// Freezes what needs consent.
@@ -206,8 +210,8 @@ pub(crate) struct Freezer {
     /// Those the node's configuration lets consent for any agent.
     pub(crate) approvers: Vec<PublicKey>,
     pub(crate) time: Arc<dyn crate::time::Time>,
-    /// By which dollars and bitcoin are compared.
-    pub(crate) fx: Option<Fx>,
+    /// Which knows what an agent has spent without consent.
+    pub(crate) money: Option<Money>,
 }
 
 impl Freezer {
@@ -221,10 +225,10 @@ impl Freezer {
         all
     }
 
-    /// Whether a payment is above what the agent may spend without asking.
-    fn is_dear(&self, subject: &Subject<'_>, path: &Path, change: &Change) -> bool {
-        let caps = subject.manifest.caps("/wallet");
-        cost(path, change).is_some_and(|amount| caps.asks(amount, self.fx.as_ref(), self.time.now_ms()))
+    /// Whether a payment is above what the agent may still spend today without asking.
+    fn is_dear(&self, cx: &Context<'_>, subject: &Subject<'_>, path: &Path, change: &Change) -> bool {
+        let (Some(money), Some(asked)) = (&self.money, payment(path, change)) else { return false };
+        money.asks(&holder(subject.row.id), &subject.manifest.caps("/wallet"), &asked, cx.key)
     }
 
     fn freeze_now(
@@ -298,7 +302,7 @@ impl Consent for Freezer {
             // It is refused by the wallet, and nobody is asked about it.
             return None;
         }
-        if !subject.manifest.autonomy.asks(category) && !self.is_dear(&subject, path, change) {
+        if !subject.manifest.autonomy.asks(category) && !self.is_dear(cx, &subject, path, change) {
             return None;
         }
         Some(match self.freeze_now(cx, &subject, path, change, category) {

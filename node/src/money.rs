@@ -11,7 +11,8 @@
 //! - **What is between two accounts of this node is a ledger entry**, and the wallet does not hear of it.
 //!
 //! `bank` is the wallet as it is seen from here, `link` how it is reached; `book` is how rows are written, `item` what
-//! is kept of each payment, invoice and transfer; `pay` begins payments and `course` carries them to their end;
+//! is kept of each payment, invoice and transfer; `leave` counts what agents
+//! may spend; `pay` begins payments and `course` carries them to their end;
 //! `income` makes invoices and attributes what comes in; `watch` is the driver that looks after both; `opening`
 //! compares the ledger with the wallet. The files are `crate::serve::wallet`'s.
 
@@ -23,6 +24,7 @@ mod course;
 mod error;
 mod income;
 mod item;
+mod leave;
 mod link;
 mod opening;
 mod order;
@@ -46,6 +48,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use accounts::holder;
 pub use cap::{Cap, Caps};
+pub(crate) use leave::Under;
 pub(crate) use order::{InvoiceAsked, PayAsked, TransferAsked};
 pub(crate) use pay::Payer;
 pub(crate) use watch::start;

@@ -193,8 +193,11 @@ impl Namespace {
         found.allow(&path, &change)?;
         let asked = change.clone();
         let change = within(&found, &mounts, change)?;
-        // Whoever is asked sees paths of the agent's tree.
-        if let Some((writes, refusal)) = self.setting.consent.freeze(&self.context(key), &path, &asked) {
+        // What an earlier run of the tick did without consent is answered as it was. Whoever is asked sees paths of the
+        // agent's tree.
+        if !self.journal.has(&journal::change_request(&path, &change))
+            && let Some((writes, refusal)) = self.setting.consent.freeze(&self.context(key), &path, &asked)
+        {
             self.absorb(&path, Effect { writes, ..Effect::default() })?;
             return Err(refusal);
         }
@@ -326,7 +329,7 @@ impl Namespace {
             role: Role::Agent,
             caller: row.pubkey,
             subject: Some(Subject { row, manifest, state: &self.overlay }),
-            wake: Some(Wake { envelope, trust: self.pin.trust, sent: &self.out }),
+            wake: Some(Wake { envelope, trust: self.pin.trust, sent: &self.out, is_consented: false }),
             now_ms: envelope.accepted_at_ms,
             key,
         }

@@ -59,7 +59,7 @@ impl Supervised {
             keyring: Arc::new(keyring),
             approvers: Vec::new(),
             time: Arc::new(System),
-            fx: None,
+            money: None,
         };
         let mut row = AgentRow::new(AgentId(0), someone(), ASKED_MS);
         row.owner = Some(someone());
@@ -75,7 +75,7 @@ impl Supervised {
             role: Role::Agent,
             caller: self.row.pubkey,
             subject: Some(Subject { row: &self.row, manifest: &self.manifest, state: &state }),
-            wake: Some(Wake { envelope, trust: Trust::Stranger, sent: &[] }),
+            wake: Some(Wake { envelope, trust: Trust::Stranger, sent: &[], is_consented: false }),
             now_ms: ASKED_MS,
             key: [7; 32],
         };

@@ -146,7 +146,7 @@ async fn perform(shared: &Shared, agent: AgentId, id: &str) -> Result<(), Backen
         role: Role::Agent,
         caller: row.pubkey,
         subject: Some(Subject { row: &row, manifest: &manifest, state: &files }),
-        wake: Some(Wake { envelope: &asked, trust: Trust::Node, sent: &[] }),
+        wake: Some(Wake { envelope: &asked, trust: Trust::Node, sent: &[], is_consented: true }),
         now_ms: shared.time.now_ms(),
         key: approval.key.0,
     };

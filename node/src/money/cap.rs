@@ -73,7 +73,7 @@ pub struct Caps {
     /// The most from midnight to midnight, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_day: Option<Cap>,
-    /// What costs more than this needs somebody's consent.
+    /// The most from midnight to midnight, UTC, without anybody's consent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval_above: Option<Cap>,
 }
@@ -90,7 +90,7 @@ impl Cap {
 }
 
 impl Caps {
-    /// The limits in bitcoin. Consent is asked for before a payment is begun, so it is no limit here.
+    /// The limits in bitcoin, whatever was consented to.
     ///
     /// # Errors
     /// [`NoRate`]: then nothing is spent.
@@ -106,10 +106,11 @@ impl Caps {
         })
     }
 
-    /// Whether spending `amount` needs consent: above the threshold, or where it cannot be compared.
-    pub fn asks(&self, amount: Msat, fx: Option<&Fx>, now_ms: u64) -> bool {
-        let is_above = |cap: Cap| cap.msat(fx, now_ms).is_none_or(|above| amount > above);
-        self.approval_above.is_some_and(is_above)
+    /// What may be spent without consent, in bitcoin; nothing where the threshold cannot be counted in it. It is
+    /// counted where there is no threshold too, as in [`Caps::limits`].
+    pub(super) fn unasked(&self, fx: Option<&Fx>, now_ms: u64) -> Limits<Msat> {
+        let above = self.approval_above.map(|cap| cap.msat(fx, now_ms).unwrap_or(Msat::ZERO));
+        Limits::per(above.unwrap_or(Msat::SUPPLY), Period::Daily, Scopes::All)
     }
 }
 
@@ -138,9 +139,9 @@ mod tests {
         let limits = caps.limits(Some(&rate), 0).unwrap();
         assert_eq!(limits.per_period.unwrap().amount, Msat::from_sat(1000));
         assert!(caps.limits(None, 0).is_err());
-        assert!(caps.asks(Msat::from_sat(501), Some(&rate), 0));
-        assert!(!caps.asks(Msat::from_sat(500), Some(&rate), 0));
-        assert!(caps.asks(Msat::new(1), None, 0), "what cannot be compared is asked for");
-        assert!(!Caps::default().asks(Msat::SUPPLY, None, 0));
+        let unasked = |caps: Caps, fx| caps.unasked(fx, 0).per_period.unwrap().amount;
+        assert_eq!(unasked(caps, Some(&rate)), Msat::from_sat(500));
+        assert_eq!(unasked(caps, None), Msat::ZERO, "what cannot be compared is asked for");
+        assert_eq!(unasked(Caps::default(), None), Msat::SUPPLY);
     }
 }

@@ -6,7 +6,6 @@
 use oa_nips::files::Code;
 use oa_nips::hex::{Hash, Hex};
 use oa_wallet::account::{Ledger, Outcome as Facts};
-use oa_wallet::budget::Actual;
 use oa_wallet::msat::Msat;
 use oa_wallet::nwc::client::{Outcome, Prepared};
 use oa_wallet::nwc::message::PayOrder;
@@ -15,7 +14,7 @@ use tokio::sync::watch as signal;
 
 use super::error::code_of;
 use super::item::{self, Item, PayStage, Payment, Place, What};
-use super::pay::reconcile;
+use super::leave::{Grants, reconcile};
 use super::{Money, lock};
 use crate::namespace::Error;
 use crate::store::write::Write;
@@ -150,9 +149,10 @@ impl Money {
                 }
             };
             payment.stage = stage;
-            let (grant, is_awaited) = (payment.grant, payment.is_awaited);
+            let grants = Grants { capped: payment.grant, unasked: payment.unasked };
+            let is_awaited = payment.is_awaited;
             found.changed_ms = now_ms;
-            reconcile(draft, &place.holder, grant, Actual::Known(spent), now_ms)?;
+            reconcile(draft, &place.holder, grants, spent, now_ms)?;
             item::put(draft, place, &found)?;
             if is_awaited {
                 self.tell(also, place, &found, "ended", now_ms)?;

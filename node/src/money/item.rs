@@ -78,6 +78,9 @@ pub(super) struct Payment {
     pub(super) fee_reserve: Msat,
     /// What it draws on, where it is under caps.
     pub(super) grant: Option<GrantId>,
+    /// And of what may be spent without consent, where nobody consented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unasked: Option<GrantId>,
     /// Who waited for it when it was asked for.
     pub(super) origin: Option<Origin>,
     /// The event in whose tick it was asked for, if it was one.

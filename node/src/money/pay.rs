@@ -8,7 +8,6 @@ use oa_nips::files::Code;
 use oa_nips::hex::{Hash, Hex};
 use oa_wallet::account::{Holder, Ledger, NewPayment, Reservation, ReserveError, fee_reserve};
 use oa_wallet::backend::{Error as Unpayable, Network, bolt11};
-use oa_wallet::budget::{Actual, Ask, Budget, Consent, Grant, LimitOf, Limits, Usage, Verdict};
 use oa_wallet::msat::Msat;
 use oa_wallet::store::Draft;
 use serde_json::{Value, json};
@@ -17,7 +16,8 @@ use tokio::time::timeout;
 use super::bank::PLAY_MONEY;
 use super::error::{invalid, said};
 use super::item::{self, Item, PayStage, Payment, Place, What};
-use super::{Caps, Money, PayAsked};
+use super::leave::{Grants, Leave, Under, reconcile, spend};
+use super::{Money, PayAsked};
 use crate::agent::envelope::{Heard, Origin};
 use crate::namespace::Error;
 use crate::namespace::service::{ChangeKey, LookUp};
@@ -25,17 +25,13 @@ use crate::store::write::Write;
 
 /// Those that invoices are for.
 const NETWORKS: [Network; 4] = [Network::Mainnet, Network::Testnet, Network::Signet, Network::Regtest];
-/// What was spent by an agent, by account.
-const BUDGETS: &str = "money.budgets";
-/// The scope that payments ask a budget for.
-const PAY: &str = "pay";
 
 /// Who pays, and under what.
 #[derive(Debug, Clone)]
 pub(crate) struct Payer {
     pub(crate) holder: Holder,
-    /// In a tick: the caps of the mount, and what names the tick. Owners and operators are under none.
-    pub(crate) under: Option<(Caps, u64)>,
+    /// In a tick: what limits it. Owners and operators are under nothing.
+    pub(crate) under: Option<Under>,
     /// Who is answered when the payment ends later.
     pub(crate) origin: Option<Origin>,
     /// The event in whose tick it is asked for, if it is one.
@@ -49,7 +45,7 @@ struct Begin<'a> {
     hash: Hash,
     amount: Msat,
     call: Hash,
-    limits: Option<(Limits<Msat>, u64)>,
+    leave: Option<Leave>,
 }
 
 impl Money {
@@ -73,15 +69,9 @@ impl Money {
         if !self.is_ours(&hash)? {
             self.connected().await?;
         }
-        let limits = match &payer.under {
-            Some((caps, tick)) => {
-                let limits = caps.limits(self.inner.fx.as_ref(), self.now_ms());
-                Some((limits.map_err(|error| said(Code::Unavailable, error.to_string()))?, *tick))
-            }
-            None => None,
-        };
+        let leave = payer.under.as_ref().map(|under| self.leave(under)).transpose()?;
         let invoice = asked.invoice.as_str();
-        let begin = Begin { payer, invoice, hash, amount, call, limits };
+        let begin = Begin { payer, invoice, hash, amount, call, leave };
         let place = self.begin(&begin).await?;
         self.answer(&place).await
     }
@@ -179,17 +169,17 @@ impl Money {
         begin: &Begin<'_>,
         now_ms: u64,
     ) -> Result<Place, Error> {
-        let grant = spend(draft, begin, begin.amount, now_ms)?;
         let request = begin.call.to_string();
         let holder = &begin.payer.holder;
+        let grants = spend(draft, holder, begin.leave.as_ref(), begin.amount, now_ms)?;
         let Begin { hash, amount, .. } = *begin;
         let new = NewPayment { payment: hash, holder, amount, request: &request, at_ms: now_ms };
         let invoice = Ledger::new(draft).invoice(&hash)?;
         let payee = invoice.as_ref().map_or_else(Holder::operator, |invoice| invoice.holder.clone());
         let _ = Ledger::new(draft).pay_inside(&new, None)?;
-        reconcile(draft, holder, grant.map(|grant| grant.id), Actual::Known(amount), now_ms)?;
+        reconcile(draft, holder, grants, amount, now_ms)?;
         let stage = PayStage::Settled { preimage: None, fee: Msat::ZERO, is_fee_known: true };
-        let place = add(draft, begin, stage, Some(payee), grant, Msat::ZERO, now_ms)?;
+        let place = add(draft, begin, stage, Some(payee), grants, Msat::ZERO, now_ms)?;
         let by = Some(holder.clone());
         self.received(draft, also, &hash, amount, by, now_ms)?;
         Ok(place)
@@ -235,12 +225,6 @@ impl Money {
             _ => Err(not_a_payment(place)),
         }
     }
-
-    /// What an agent has used of its caps.
-    pub(crate) fn usage(&self, holder: &Holder) -> Result<Usage<Msat>, Error> {
-        let rows = self.inner.book.rows();
-        Ok(Draft::new(&rows).get(BUDGETS, holder.as_str())?.unwrap_or_default())
-    }
 }
 
 fn not_a_payment(place: &Place) -> Error {
@@ -251,8 +235,8 @@ fn not_a_payment(place: &Place) -> Error {
 fn reserve(draft: &mut Draft<'_>, begin: &Begin<'_>, now_ms: u64) -> Result<Place, Error> {
     let Begin { hash, amount, .. } = *begin;
     let fees = fee_reserve(amount);
-    let grant = spend(draft, begin, amount.saturating_add(fees), now_ms)?;
     let (request, holder) = (begin.call.to_string(), &begin.payer.holder);
+    let grants = spend(draft, holder, begin.leave.as_ref(), amount.saturating_add(fees), now_ms)?;
     let new = NewPayment { payment: hash, holder, amount, request: &request, at_ms: now_ms };
     match Ledger::new(draft).reserve(&new) {
         Ok(Reservation::New(_) | Reservation::Known(_)) => {}
@@ -267,7 +251,7 @@ fn reserve(draft: &mut Draft<'_>, begin: &Begin<'_>, now_ms: u64) -> Result<Plac
         }
         Err(error) => return Err(error.into()),
     }
-    add(draft, begin, PayStage::Reserved, None, grant, fees, now_ms)
+    add(draft, begin, PayStage::Reserved, None, grants, fees, now_ms)
 }
 
 fn add(
@@ -275,7 +259,7 @@ fn add(
     begin: &Begin<'_>,
     stage: PayStage,
     to: Option<Holder>,
-    grant: Option<Grant<Msat>>,
+    grants: Grants,
     fee_reserve: Msat,
     now_ms: u64,
 ) -> Result<Place, Error> {
@@ -285,7 +269,8 @@ fn add(
         invoice: begin.invoice.to_owned(),
         amount: begin.amount,
         fee_reserve,
-        grant: grant.map(|grant| grant.id),
+        grant: grants.capped,
+        unasked: grants.unasked,
         origin: begin.payer.origin.clone(),
         heard: begin.payer.heard.clone(),
         to,
@@ -296,64 +281,6 @@ fn add(
     let place = item::add(draft, &begin.payer.holder, &item)?;
     item::set_call(draft, &begin.call, &place)?;
     Ok(place)
-}
-
-/// Asks the caps, where there are any.
-fn spend(
-    draft: &mut Draft<'_>,
-    begin: &Begin<'_>,
-    amount: Msat,
-    now_ms: u64,
-) -> Result<Option<Grant<Msat>>, Error> {
-    let Some((limits, tick)) = begin.limits.clone() else { return Ok(None) };
-    let holder = begin.payer.holder.as_str();
-    let usage: Usage<Msat> = draft.get(BUDGETS, holder)?.unwrap_or_default();
-    let mut budget = Budget::new(limits, usage);
-    let now_s = now_ms / 1000;
-    let ask = Ask { amount, scope: PAY, consent: Consent::Given, tick: Some(tick), now_s };
-    match budget.reserve(&ask) {
-        Verdict::Granted(grant) => {
-            draft.put(BUDGETS, holder, budget.usage())?;
-            Ok(Some(grant))
-        }
-        Verdict::Exceeded { limit_of, remaining, limit, .. } => {
-            let of = match limit_of {
-                LimitOf::Tick => "tick",
-                LimitOf::Period => "day",
-            };
-            let reason = format!(
-                "{amount} with the reserve for fees is more than {remaining}, what is left of {limit} a {of}"
-            );
-            Err(said(Code::BudgetExceeded, reason))
-        }
-        Verdict::TooManyOpen { max } => {
-            Err(said(Code::RateLimited, format!("{max} payments are not over yet")))
-        }
-        // Consent is asked for before; the scope is all there is.
-        Verdict::NeedsApproval { .. } | Verdict::OutOfScope => {
-            Err(said(Code::ApprovalRequired, "needs consent"))
-        }
-    }
-}
-
-/// Counts what a payment did cost, or gives its grant back.
-pub(super) fn reconcile(
-    draft: &mut Draft<'_>,
-    holder: &Holder,
-    grant: Option<oa_wallet::budget::GrantId>,
-    actual: Actual<Msat>,
-    now_ms: u64,
-) -> Result<(), Error> {
-    let Some(grant) = grant else { return Ok(()) };
-    let usage: Usage<Msat> = draft.get(BUDGETS, holder.as_str())?.unwrap_or_default();
-    let limits = Caps::default().limits(None, now_ms).map_err(|error| said(Code::Io, error.to_string()))?;
-    let mut budget = Budget::new(limits, usage);
-    if let Err(error) = budget.reconcile(grant, actual, now_ms / 1000) {
-        // Money moved all the same, and the ledger says so.
-        tracing::error!(%holder, %error, "a cap was not counted");
-        return Ok(());
-    }
-    Ok(draft.put(BUDGETS, holder.as_str(), budget.usage())?)
 }
 
 /// What whoever asked is answered.

@@ -1,6 +1,7 @@
 //! Accounts on a wallet of play money whose answers the tests choose.
 
 mod bad;
+mod consent;
 mod income;
 mod random;
 mod rig;

@@ -122,6 +122,11 @@ impl Journal {
         self.recorded.len() > 1 || self.unsaved.is_empty()
     }
 
+    /// Whether an earlier run asked this next.
+    pub fn has(&self, request: &Hash) -> bool {
+        self.recorded.get(self.next).is_some_and(|line| line.request == *request)
+    }
+
     /// The next thing that is asked.
     ///
     /// # Errors
@@ -243,6 +248,7 @@ mod tests {
         let changed = &mut Pin { trust: Trust::Stranger, ..pin() };
         let mut journal = Journal::new(interrupted(), changed).unwrap();
         assert_eq!(changed.trust, Trust::Owner, "the trust of the first run holds");
+        assert_eq!((journal.has(&ask(0)), journal.has(&ask(1))), (true, false));
         assert_eq!(journal.next(&ask(0), &path()), Ok(Next::Replied(Ok(Blob(b"seen".to_vec())))));
         assert_eq!(journal.next(&ask(1), &path()), Ok(Next::Replied(Ok(Blob(b"one".to_vec())))));
         assert!(matches!(journal.finish(), Err(Nondeterministic::Sooner { .. })));

@@ -67,6 +67,8 @@ pub struct Wake<'a> {
     pub trust: Trust,
     /// What the tick has sent so far; it goes out with the commit.
     pub sent: &'a [Outgoing],
+    /// Whether somebody who may has consented to this very change.
+    pub is_consented: bool,
 }
 
 impl<'a> Context<'a> {

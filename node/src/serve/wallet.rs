@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use oa_nips::files::Code;
 use oa_wallet::account::Holder;
+use oa_wallet::budget::Consent;
 use serde_json::{Value, json};
 
 use super::{Parts, at};
 use crate::agent::envelope::Trust;
-use crate::money::{InvoiceAsked, Money, PayAsked, Payer, TransferAsked, holder};
+use crate::money::{InvoiceAsked, Money, PayAsked, Payer, TransferAsked, Under, holder};
 use crate::namespace::blocks::{Computed, Rows};
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
@@ -110,7 +111,8 @@ fn payer_of(cx: &Context<'_>) -> Payer {
     let caps = cx.subject.map(|subject| subject.manifest.caps(WALLET)).unwrap_or_default();
     let under = cx.wake.map(|wake| {
         let tick = wake.envelope.id.as_bytes().first_chunk().copied().unwrap_or_default();
-        (caps, u64::from_be_bytes(tick))
+        let consent = if wake.is_consented { Consent::Given } else { Consent::Missing };
+        Under { caps, tick: u64::from_be_bytes(tick), consent }
     });
     let origin = cx.wake.and_then(|wake| wake.envelope.origin.clone());
     let heard = cx.wake.and_then(|wake| wake.envelope.heard.clone());
@@ -129,10 +131,12 @@ fn budget(money: Money) -> impl for<'a> Fn(&'a Context<'a>) -> Result<Vec<u8>, E
         let caps = cx.subject()?.manifest.caps(WALLET);
         let (per_tick, used) = money.used(&who(cx), &caps)?;
         let limit = caps.per_day.and(used.limit);
+        let unasked = money.unasked(&who(cx), &caps).map(|(spent, _)| spent);
         let shown = json!({
             "per_tick_msat": per_tick,
             "per_day_msat": limit,
             "approval_above": caps.approval_above,
+            "unasked_today_msat": unasked,
             "spent_today_msat": used.spent,
             "reserved_msat": used.reserved,
             "remaining_today_msat": limit.and(used.remaining),

@@ -10,6 +10,7 @@ use oa_nips::nostr::{EventBuilder, EventId, Keys};
 use oa_wallet::account::{Holder, Verified, verify};
 use oa_wallet::backend::fake::{Bank as World, Fake};
 use oa_wallet::backend::{Backend, InvoiceRequest, PaymentHash, State as Status};
+use oa_wallet::budget::Consent;
 use oa_wallet::msat::Msat;
 use oa_wallet::nwc::bill::Bill;
 use oa_wallet::nwc::client::{CallError, Outcome, Prepared};
@@ -21,7 +22,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::agent::AgentId;
 use crate::money::bank::{Answer, Bank};
-use crate::money::{Caps, Money, Pace, PayAsked, Payer, holder};
+use crate::money::{Caps, Money, Pace, PayAsked, Payer, Under, holder};
 use crate::namespace::Error;
 use crate::store::Store;
 use crate::store::memory::MemoryBackend;
@@ -275,7 +276,18 @@ impl Rig {
         key: [u8; 32],
     ) -> Result<serde_json::Value, Error> {
         let tick = u64::from_be_bytes(key[..8].try_into().unwrap());
-        let under = Some((caps, tick));
+        self.pay_under(agent, invoice, Under { caps, tick, consent: Consent::Missing }, key).await
+    }
+
+    /// The same under what the test says.
+    pub(super) async fn pay_under(
+        &self,
+        agent: u32,
+        invoice: &str,
+        under: Under,
+        key: [u8; 32],
+    ) -> Result<serde_json::Value, Error> {
+        let under = Some(under);
         let payer = Payer { holder: holder(AgentId(agent)), under, origin: None, heard: None };
         let reply = self.money.pay(&payer, &PayAsked::parse(invoice.as_bytes())?, key).await?;
         Ok(serde_json::from_slice(&reply).unwrap())
