@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 use oa_nips::discovery::{self, AgentProfile, Capability};
 use oa_nips::files::Code;
 use oa_nips::nip05::{Found, Name};
-use oa_nips::nostr::{Event, Filter, PublicKey, RelayUrl, ToBech32};
 use oa_nips::nostr::types::url::Url;
+use oa_nips::nostr::{Event, Filter, PublicKey, RelayUrl, ToBech32};
 use oa_nips::port::Subscribe;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -109,12 +109,7 @@ impl Finder {
     ///
     /// # Errors
     /// When it cannot be read, no relay answers, or nobody knows whose a name is.
-    pub(crate) async fn find(
-        &self,
-        path: &str,
-        request: &[u8],
-        reach: Reach<'_>,
-    ) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn find(&self, path: &str, request: &[u8], reach: Reach<'_>) -> Result<Vec<u8>, Error> {
         if request.len() > REQUEST_BYTES_MAX {
             return Err(Error::too_large(path, REQUEST_BYTES_MAX));
         }
@@ -135,12 +130,7 @@ impl Finder {
     ///
     /// # Errors
     /// When the text is no name, or its domain does not tell.
-    pub(crate) async fn who(
-        &self,
-        path: &str,
-        name: &str,
-        reach: Reach<'_>,
-    ) -> Result<(Name, Found), Error> {
+    pub(crate) async fn who(&self, path: &str, name: &str, reach: Reach<'_>) -> Result<(Name, Found), Error> {
         let name: Name = name.parse().map_err(|error| Error::invalid(path, format!("{name:?}: {error}")))?;
         if !reach.covers(&name) {
             let domain = name.domain();
@@ -277,7 +267,11 @@ mod tests {
 
     impl Rig {
         async fn found(&self, request: &str) -> Result<Vec<(String, Value)>, Code> {
-            let answer = self.finder.find("/find", request.as_bytes(), Reach::Any).await.map_err(|error| error.code)?;
+            let answer = self
+                .finder
+                .find("/find", request.as_bytes(), Reach::Any)
+                .await
+                .map_err(|error| error.code)?;
             let answer: Vec<Value> = serde_json::from_slice(&answer).unwrap();
             Ok(answer.into_iter().map(|one| (one["name"].as_str().unwrap().to_owned(), one)).collect())
         }

@@ -184,7 +184,9 @@ impl MailIn {
         };
         let decided = match decide::decide(&self.shared, opened, relay) {
             // Mail is taken in by whoever hears it; answering under the key is for who holds its lease.
-            Ok(Some(decided)) if decided.answers() && self.shared.tenure.epoch_of(decided.agent).is_none() => {
+            Ok(Some(decided))
+                if decided.answers() && self.shared.tenure.epoch_of(decided.agent).is_none() =>
+            {
                 self.left.notify_one();
                 return Ok(false);
             }

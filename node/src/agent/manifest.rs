@@ -3,8 +3,8 @@
 mod http;
 mod hud;
 mod profile;
-mod ws;
 mod strangers;
+mod ws;
 
 use std::fmt;
 
@@ -12,16 +12,16 @@ use oa_nips::nostr::{PublicKey, RelayUrl};
 use oa_nips::template;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::namespace::Path;
 use crate::money::Caps;
+use crate::namespace::Path;
 use crate::namespace::mount::Access;
 use crate::plumber::{Rule, check_own};
 
 pub use http::{Http, Method};
 pub use hud::Hud;
 pub use profile::{Findable, OwnerWord};
-pub use ws::Ws;
 pub use strangers::Strangers;
+pub use ws::Ws;
 
 /// Most public keys in an allowlist.
 pub const ALLOW_MAX: usize = 1000;

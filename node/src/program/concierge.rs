@@ -269,13 +269,16 @@ mod tests {
     async fn money_is_for_the_owner_alone() {
         let mut world = World::default();
         for text in ["balance", "invoice 500 tea", "pay lnbc1", "Balance?"] {
-            world.says(text, "Only my owner may use my wallet. Say \"help\" to see what I can do for you.").await;
+            world
+                .says(text, "Only my owner may use my wallet. Say \"help\" to see what I can do for you.")
+                .await;
             assert!(world.dm(ANN, text).await.starts_with("I have no wallet"), "{text}");
         }
         assert_eq!(world.dm(ANN, "pay").await, "What should I pay? For example: pay lnbc…");
         assert_eq!(world.dm(ANN, "invoice").await, "For how much, in sat? For example: invoice 500 tea");
         let paid = json!({"event": "received", "received_msat": 5000});
-        let trigger = |trust: &str| json!({"kind": "payment", "trust": trust, "origin": {"from": ANN}, "data": paid});
+        let trigger =
+            |trust: &str| json!({"kind": "payment", "trust": trust, "origin": {"from": ANN}, "data": paid});
         let told = world.tick(trigger("owner")).await.unwrap();
         assert_eq!(told.as_deref(), Some("Your invoice was paid: 5 sat."));
         assert_eq!(world.tick(trigger("stranger")).await.unwrap(), None);

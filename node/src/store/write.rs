@@ -15,9 +15,9 @@ use oa_nips::port::{Row, RowWrite};
 
 pub(crate) use agent::PROFILES;
 pub use agent::{AgentChange, NewAgent};
+pub(crate) use import::LEFT_BEHIND;
 pub(crate) use import::handed_over;
 pub use import::{Answered, Import};
-pub(crate) use import::LEFT_BEHIND;
 pub use journal::Journaled;
 pub use letter::LetterChange;
 pub use mail::{Answer, Delivery, Settled};

@@ -19,8 +19,8 @@ use oa_nips::files::{Code, FileType};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
-use self::beneath::Root;
 pub use self::beneath::Identity;
+use self::beneath::Root;
 pub use self::follow::Changed;
 use self::follow::Follower;
 use crate::namespace::error::Error;

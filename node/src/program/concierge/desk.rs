@@ -93,7 +93,9 @@ impl<'a> Desk<'a> {
                 status::render(&content)
                     .ok_or_else(|| Fault::Failed("/status is no JSON object".to_owned()))?
             }
-            Command::Balance | Command::Invoice(_) | Command::Pay(_) if !is_owner => reply::not_owners_wallet(),
+            Command::Balance | Command::Invoice(_) | Command::Pay(_) if !is_owner => {
+                reply::not_owners_wallet()
+            }
             Command::Balance => purse::balance(self.ns).await?,
             Command::Invoice(asked) => purse::invoice(self.ns, &asked).await?,
             Command::Pay(asked) => purse::pay(self.ns, &asked).await?,
