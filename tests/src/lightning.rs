@@ -1,10 +1,13 @@
 //! Two operators who can pay each other: a chain, a relay, and a wallet process each, in a home of its own, with a
 //! channel between them that both can spend from.
 //!
-//! The chain lives in the test, which mines when it likes; the relay and both wallets are processes. A wallet is
-//! spoken to as its operator does ([`Operator::oa`]) or by a client in the test ([`Operator::customer`]).
+//! The chain is the test's, which mines when it likes: one in the test's process, or a real bitcoind (see [`Chain`]);
+//! the relay and both wallets are processes. A wallet is spoken to as its operator does ([`Operator::oa`]) or by a
+//! client in the test ([`Operator::customer`]).
 
 mod audit;
+mod bitcoind;
+mod chain;
 mod customer;
 mod hub;
 
@@ -12,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use oa_wallet::backend::Sat;
-use oa_wallet::regtest::{Chain, Server};
 use serde_json::Value;
 
 pub use audit::{Audit, audit};
+pub use chain::Chain;
 pub use customer::Customer;
 pub use hub::Hub;
 
@@ -29,8 +32,6 @@ const SPARE: Sat = Sat(100_000);
 pub const CONFIRMATIONS: u32 = 6;
 /// Longest wait for anything that wallets do together; reached only by a failing test.
 pub const TOGETHER: Duration = Duration::from_secs(60);
-/// How often wallets look at the chain, in milliseconds.
-const SYNC_MS: u64 = 250;
 
 /// The chain, the relay, and both operators. What is dropped is killed; [`Lightning::stop`] ends it well.
 #[derive(Debug)]
@@ -39,8 +40,6 @@ pub struct Lightning {
     pub world: World,
     /// Their chain.
     pub chain: Chain,
-    /// Where its Esplora endpoints are.
-    pub server: Server,
     /// Their relay.
     pub relay: Process,
     /// Who opened the channel.
@@ -70,17 +69,16 @@ impl Lightning {
     pub async fn start() -> Result<Self> {
         let began = Instant::now();
         let world = World::new()?;
-        let chain = Chain::new();
-        let server = chain.serve(([127, 0, 0, 1], 0).into()).await?;
+        let chain = Chain::start(&world.path().join("chain")).await?;
         let place = world.home("relay")?;
         let relay =
             place.launch(Program::Oa, ["relay", "--memory", "--listen", &place.listen()]).start().await?;
-        let (esplora, url) = (server.url(), place.relay_url());
+        let url = place.relay_url();
         let (alice, bob) = tokio::try_join!(
-            Operator::start(&world, "alice", &esplora, &url),
-            Operator::start(&world, "bob", &esplora, &url),
+            Operator::start(&world, "alice", &chain, &url),
+            Operator::start(&world, "bob", &chain, &url),
         )?;
-        let mut world = Self { world, chain, server, relay, alice, bob, took: Duration::ZERO };
+        let mut world = Self { world, chain, relay, alice, bob, took: Duration::ZERO };
         world.connect().await?;
         world.took = began.elapsed();
         Ok(world)
@@ -89,11 +87,11 @@ impl Lightning {
     /// Gives both coins, and opens the channel.
     async fn connect(&self) -> Result<()> {
         let (alice, bob) = tokio::try_join!(self.alice.address(), self.bob.address())?;
-        self.chain.fund(&alice, Sat(CAPACITY.0 + SPARE.0))?;
-        self.chain.fund(&bob, SPARE)?;
-        self.chain.mine(1);
+        self.chain.fund(&alice, Sat(CAPACITY.0 + SPARE.0)).await?;
+        self.chain.fund(&bob, SPARE).await?;
+        self.chain.mine(1).await?;
         self.sync().await?;
-        let waiting = self.chain.waiting();
+        let waiting = self.chain.waiting().await?;
         self.alice.open(&self.bob.peer, CAPACITY, Sat(CAPACITY.0 / 2)).await?;
         self.waits(waiting).await?;
         self.mine(CONFIRMATIONS).await?;
@@ -107,7 +105,7 @@ impl Lightning {
     /// When none comes.
     pub async fn waits(&self, before: usize) -> Result<()> {
         eventually(TOGETHER, || async {
-            ensure!(self.chain.waiting() > before, "no transaction waits for a block");
+            ensure!(self.chain.waiting().await? > before, "no transaction waits for a block");
             Ok(())
         })
         .await
@@ -118,7 +116,7 @@ impl Lightning {
     /// # Errors
     /// When a wallet does not answer.
     pub async fn mine(&self, blocks: u32) -> Result<()> {
-        self.chain.mine(blocks);
+        self.chain.mine(blocks).await?;
         self.sync().await
     }
 
@@ -127,7 +125,7 @@ impl Lightning {
     /// # Errors
     /// When a wallet does not answer, or knows less than it should then.
     pub async fn sync(&self) -> Result<()> {
-        let height = u64::from(self.chain.height());
+        let height = self.chain.height().await?;
         let of = async |operator: &Operator| {
             let synced = operator.ask(&["sync"]).await?;
             let known = synced.get("block_height").and_then(Value::as_u64);
@@ -150,25 +148,23 @@ impl Lightning {
     /// # Errors
     /// When one of them does not end, or not well, or books differ.
     pub async fn stop(mut self) -> Result<[Audit; 2]> {
-        let alice = self.alice.stop(&self.server.url()).await?;
-        let bob = self.bob.stop(&self.server.url()).await?;
+        let alice = self.alice.stop(&self.chain).await?;
+        let bob = self.bob.stop(&self.chain).await?;
         self.relay.terminate(TOGETHER).await?;
-        self.server.shutdown().await;
+        self.chain.shutdown().await?;
         Ok([alice, bob])
     }
 }
 
 impl Operator {
-    /// Makes a home with a wallet on the chain behind `esplora`, and runs it.
+    /// Makes a home with a wallet on a chain, and runs it.
     ///
     /// # Errors
     /// When it cannot be made, or is not ready in time.
-    pub async fn start(world: &World, name: &str, esplora: &str, relay: &str) -> Result<Self> {
+    pub async fn start(world: &World, name: &str, chain: &Chain, relay: &str) -> Result<Self> {
         let home = world.home(name)?;
         let listen = format!("127.0.0.1:{}", free_port()?);
-        let (sync, places) = (SYNC_MS.to_string(), ["--relay", relay, "--listen", &listen]);
-        let chain = ["init", "--network", "regtest", "--esplora", esplora, "--sync-ms", &sync];
-        home.oa_wallet(&[&chain[..], &places].concat()).await?.ok()?;
+        chain.init(&home, &["--relay", relay, "--listen", &listen]).await?;
         let wallet = Self::launch(&home).start().await?;
         let node = field(wallet.ready(), "node").context("the ready line names the node")?;
         let peer = format!("{node}@{listen}");
@@ -179,10 +175,10 @@ impl Operator {
     ///
     /// # Errors
     /// When it does not end well, or the books differ.
-    pub async fn stop(&mut self, esplora: &str) -> Result<Audit> {
+    pub async fn stop(&mut self, chain: &Chain) -> Result<Audit> {
         let code = self.wallet.terminate(TOGETHER).await?;
         ensure!(code == 0, "exit code {code}: {}", self.wallet.stderr()?);
-        audit(&self.home, esplora).await
+        audit(&self.home, chain).await
     }
 
     /// `oa-wallet run` in a home.

@@ -1,7 +1,8 @@
 //! Two operators with real Lightning wallets in processes and homes of their own, on a chain of the test's: every way
 //! to pay, many payments, a close; and at the end both ledgers say what LDK says, to the millisatoshi.
 //!
-//! `OA_LIGHTNING_PAYMENTS=200` makes as many payments in a row; 20 without it.
+//! `OA_LIGHTNING_PAYMENTS=200` makes as many payments in a row; 20 without it. `OA_TEST_BITCOIND=PATH` puts them on the
+//! chain of a real bitcoind, which `tests/bitcoind.sh` builds.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -242,7 +243,7 @@ async fn operators_pay_each_other_in_every_way_and_their_books_agree() -> Result
 async fn close(world: &Lightning) -> Result<()> {
     let channels = world.alice.ask(&["channels"]).await?;
     let channel = channels.pointer("/channels/0/channel").and_then(|id| id.as_str()).context("a channel")?;
-    let waiting = world.chain.waiting();
+    let waiting = world.chain.waiting().await?;
     world.alice.ask(&["close", channel]).await?;
     world.waits(waiting).await?;
     world.mine(CONFIRMATIONS).await?;
@@ -256,12 +257,12 @@ async fn close(world: &Lightning) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_way_through_somebody_costs_a_fee_that_the_payers_books_have() -> Result<()> {
     let mut world = Lightning::start().await?;
-    let (relay, url) = (world.relay.relay()?, world.server.url());
-    let mut carol = Operator::start(&world.world, "carol", &url, &relay).await?;
-    let hub = Hub::start(&world.world.path().join("hub"), &url)?;
-    world.chain.fund(&world.alice.address().await?, Sat(2 * CAPACITY.0))?;
-    world.chain.fund(&carol.address().await?, Sat(100_000))?;
-    world.chain.fund(&hub.address()?, Sat(2 * CAPACITY.0))?;
+    let relay = world.relay.relay()?;
+    let mut carol = Operator::start(&world.world, "carol", &world.chain, &relay).await?;
+    let hub = Hub::start(&world.world.path().join("hub"), &world.chain)?;
+    world.chain.fund(&world.alice.address().await?, Sat(2 * CAPACITY.0)).await?;
+    world.chain.fund(&carol.address().await?, Sat(100_000)).await?;
+    world.chain.fund(&hub.address()?, Sat(2 * CAPACITY.0)).await?;
     world.mine(1).await?;
     carol.ask(&["sync"]).await?;
     hub.sync()?;
@@ -296,9 +297,9 @@ async fn a_way_through_somebody_costs_a_fee_that_the_payers_books_have() -> Resu
     payee.customer.balance_becomes(TOGETHER, payee.has_msat + amount.get()).await?;
     let (has, accounts) = (world.alice.has_msat().await?, world.alice.accounts_msat().await?);
     ensure!((has, accounts) == (payer.has_msat, payer.has_msat), "LDK {has}, ledger {accounts}");
-    let books = world.alice.stop(&url).await?;
+    let books = world.alice.stop(&world.chain).await?;
     ensure!((books.sent, books.corrections) == ((1, amount.get(), paid.get()), 0), "{books:?}");
-    let books = carol.stop(&url).await?;
+    let books = carol.stop(&world.chain).await?;
     ensure!((books.received, books.corrections) == ((1, amount.get()), 0), "{books:?}");
     hub.stop()
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use oa_wallet::account::{Asset, What, entries, verify};
-use oa_wallet::backend::ldk::{ChainSource, Config, Ldk, Seed, SyncRate};
+use oa_wallet::backend::ldk::{Config, Ldk, Seed, SyncRate};
 use oa_wallet::backend::{Backend as _, Direction, Filter, Kind, Network, State};
 use oa_wallet::store::SqliteStore;
 
+use super::Chain;
 use crate::world::Home;
 
 /// Postings of one read.
@@ -37,12 +38,11 @@ struct Payments {
 ///
 /// # Errors
 /// Names what differs.
-pub async fn audit(home: &Home, esplora: &str) -> Result<Audit> {
+pub async fn audit(home: &Home, chain: &Chain) -> Result<Audit> {
     let (ledgers, book, corrections) = ledger(home)?;
     let dir = home.dir().join("wallet");
-    let chain = ChainSource::Esplora { url: esplora.to_owned() };
-    let config =
-        Config { sync: SyncRate::OnDemand, ..Config::new(dir.join("lightning"), Network::Regtest, chain) };
+    let config = Config::new(dir.join("lightning"), Network::Regtest, chain.source());
+    let config = Config { sync: SyncRate::OnDemand, ..config };
     let node = Ldk::start(config, &Seed::open(&dir.join("seed"))?).await?;
     let listed = lightning(&node).await;
     node.stop().await?;

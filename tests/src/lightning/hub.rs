@@ -9,7 +9,9 @@ use ldk_node::bitcoin::Network;
 use ldk_node::config::{Config, EsploraSyncConfig};
 use ldk_node::liquidity::LSPS2ServiceConfig;
 use oa_wallet::backend::Sat;
+use oa_wallet::backend::ldk::ChainSource;
 
+use super::Chain;
 use crate::world::free_port;
 
 /// A running node.
@@ -30,17 +32,21 @@ impl Hub {
     ///
     /// # Errors
     /// What LDK said.
-    pub fn start(dir: &Path, esplora: &str) -> Result<Self> {
+    pub fn start(dir: &Path, chain: &Chain) -> Result<Self> {
         let listen = format!("127.0.0.1:{}", free_port()?);
         let mut builder = Builder::from_config(Config {
             storage_dir_path: dir.to_string_lossy().into_owned(),
             network: Network::Regtest,
             ..Config::default()
         });
-        builder.set_chain_source_esplora(
-            esplora.to_owned(),
-            Some(EsploraSyncConfig { background_sync_config: None }),
-        );
+        match chain.source() {
+            ChainSource::Esplora { url } => builder
+                .set_chain_source_esplora(url, Some(EsploraSyncConfig { background_sync_config: None })),
+            ChainSource::Electrum { url } => builder.set_chain_source_electrum(url, None),
+            ChainSource::Bitcoind { host, port, user, password } => {
+                builder.set_chain_source_bitcoind_rpc(host, port, user, password.0)
+            }
+        };
         builder.set_node_alias("hub".to_owned())?;
         let address = listen.parse().map_err(|_| anyhow!("no address: {listen}"))?;
         builder.set_listening_addresses(vec![address])?;

@@ -85,7 +85,7 @@ impl Stage {
     /// Ends both wallets well, whose channel was closed, and reads their books.
     async fn end(self, report: &mut Report) -> Result<()> {
         let homes = [&self.world.alice, &self.world.bob].map(|operator| operator.home.dir().to_owned());
-        let Lightning { mut alice, mut bob, world: _world, server, relay: _relay, .. } = self.world;
+        let Lightning { mut alice, mut bob, world: _world, chain, relay: _relay, .. } = self.world;
         for operator in [&mut alice, &mut bob] {
             ensure!(operator.wallet.terminate(TOGETHER).await? == 0, "a wallet does not end well");
         }
@@ -94,8 +94,7 @@ impl Stage {
                 report.violations.push(format!("the books of {}: {error:#}", home.display()));
             }
         }
-        server.shutdown().await;
-        Ok(())
+        chain.shutdown().await
     }
 
     async fn orders(&self, config: &Config, dice: &mut Dice) -> Result<Vec<Order>> {
