@@ -109,6 +109,9 @@ struct Pace {
     answer_within: Duration,
     /// A payment waits for the wallet's relay before it is not even begun. 5 s.
     listening_within: Duration,
+    /// And for what the wallet knows of the invoice already; a wallet that does not say so in time is taken to know
+    /// nothing. 3 s.
+    known_within: Duration,
     /// Between looks at a payment whose end is not known, at first; then each time twice as long. 10 s,
     again: Duration,
     /// up to this: 5 min.
@@ -121,6 +124,7 @@ impl Default for Pace {
         Self {
             answer_within: seconds(10),
             listening_within: seconds(5),
+            known_within: seconds(3),
             again: seconds(10),
             again_last: seconds(300),
         }

@@ -68,6 +68,10 @@ impl Money {
             let reason = "the node went away before it was sent".to_owned();
             return self.end(place, End::Failed { code: Code::Unavailable, reason }).await;
         }
+        if self.is_paid_already(&payment.payment_hash).await? {
+            let reason = "the invoice is paid already, by somebody else who has this wallet".to_owned();
+            return self.end(place, End::Failed { code: Code::Exists, reason }).await;
+        }
         let amount = Some(payment.amount);
         let order = PayOrder { invoice: payment.invoice.clone(), amount, metadata: None };
         let prepared = match self.inner.bank.prepare(order).await {

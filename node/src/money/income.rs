@@ -11,6 +11,7 @@ use oa_wallet::nwc::client::CallError;
 use oa_wallet::nwc::message::{Direction, InvoiceOrder, State, Transaction};
 use oa_wallet::store::Draft;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::error::said;
 use super::item::{self, Invoice, InvoiceStage, Item, Place, Waiting, What};
@@ -158,6 +159,30 @@ impl Money {
             tracing::error!(%hash, %error, "an invoice is looked at again later");
         }
         Ok(())
+    }
+
+    /// Whether the wallet says that an invoice was paid, before anything is paid for it: what another of its customers
+    /// has paid would cost the agent as much again, and the money of one of ours may have come in unseen. That is
+    /// attributed first. A wallet that is away, or does not say, is taken to know nothing.
+    ///
+    /// # Errors
+    /// When what came in cannot be written.
+    pub(super) async fn is_paid_already(&self, hash: &Hash) -> Result<bool, Error> {
+        if !*self.inner.bank.listening().borrow() {
+            return Ok(false);
+        }
+        let asked = timeout(self.inner.pace.known_within, self.inner.bank.look_up(PaymentHash(*hash))).await;
+        let Ok(Ok(Some(found))) = asked else {
+            tracing::debug!(%hash, "the wallet knows nothing of the invoice, or does not say");
+            return Ok(false);
+        };
+        if found.state == State::Settled
+            && found.direction == Direction::Incoming
+            && found.amount <= Msat::SUPPLY
+        {
+            self.came_in(*hash, found.amount).await?;
+        }
+        Ok(found.state == State::Settled)
     }
 
     /// The wallet has the money of an invoice: its account has it from now on, and the agent is told.

@@ -68,6 +68,8 @@ impl Money {
         let hash = bill.payment_hash.0;
         if !self.is_ours(&hash)? {
             self.connected().await?;
+        } else if self.is_paid_already(&hash).await? {
+            return Err(said(Code::Exists, "the invoice is paid already"));
         }
         let leave = payer.under.as_ref().map(|under| self.leave(under)).transpose()?;
         let invoice = asked.invoice.as_str();

@@ -3,5 +3,6 @@
 mod bad;
 mod consent;
 mod income;
+mod known;
 mod random;
 mod rig;

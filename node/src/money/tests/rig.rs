@@ -55,6 +55,8 @@ struct Script {
     lost: BTreeSet<Hash>,
     /// How often a hash was looked up.
     looks: u32,
+    /// Whether no look-up is answered.
+    is_mute: bool,
 }
 
 /// The wallet of the node.
@@ -79,6 +81,10 @@ impl Scripted {
     /// Requests that were sent for a payment.
     pub(super) fn sent(&self, hash: &Hash) -> usize {
         self.script().sent.get(hash).map_or(0, BTreeSet::len)
+    }
+
+    pub(super) fn mute(&self) {
+        self.script().is_mute = true;
     }
 
     pub(super) fn looks(&self) -> u32 {
@@ -162,7 +168,11 @@ impl Bank for Scripted {
 
     fn look_up(&self, hash: PaymentHash) -> Answer<'_, Option<Transaction>> {
         self.script().looks += 1;
+        let is_mute = self.script().is_mute;
         Box::pin(async move {
+            if is_mute {
+                std::future::pending::<()>().await;
+            }
             let found = self.wallet.look_up(hash).await.map_err(|_| unavailable())?;
             Ok(found.map(|payment| {
                 let state = match payment.state {
@@ -320,6 +330,7 @@ fn accounts(bank: &Arc<Scripted>, store: &Store) -> Money {
     let pace = Pace {
         answer_within: millis(200),
         listening_within: millis(20),
+        known_within: millis(100),
         again: millis(1),
         again_last: millis(5),
     };
