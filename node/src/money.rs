@@ -12,7 +12,8 @@
 //!
 //! `bank` is the wallet as it is seen from here, `link` how it is reached; `book` is how rows are written, `item` what
 //! is kept of each payment, invoice and transfer; `leave` counts what agents
-//! may spend; `pay` begins payments and `course` carries them to their end;
+//! may spend; `pay` begins payments and `course` carries them to their end,
+//! unless they are `stranded`;
 //! `income` makes invoices and attributes what comes in; `watch` is the driver that looks after both; `opening`
 //! compares the ledger with the wallet. The files are `crate::serve::wallet`'s.
 
@@ -29,6 +30,7 @@ mod link;
 mod opening;
 mod order;
 mod pay;
+mod stranded;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -49,7 +51,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use accounts::holder;
 pub use cap::{Cap, Caps};
 pub(crate) use leave::Under;
-pub(crate) use order::{InvoiceAsked, PayAsked, TransferAsked};
+pub(crate) use order::{Ended, InvoiceAsked, PayAsked, SettleAsked, TransferAsked};
 pub(crate) use pay::Payer;
 pub(crate) use watch::start;
 

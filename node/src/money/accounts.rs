@@ -112,7 +112,15 @@ impl Money {
         let place = Place { holder: holder.clone(), n };
         let rows = self.inner.book.rows();
         match item::get(&mut Draft::new(&rows), &place) {
-            Ok(item) => Ok(Some(item.shown(&place, |holder| self.name(holder)))),
+            Ok(item) => {
+                let mut shown = item.shown(&place, |holder| self.name(holder));
+                if let (What::Payment(payment), Value::Object(shown)) = (&item.what, &mut shown)
+                    && self.is_stranded(payment)
+                {
+                    shown.insert("trouble".to_owned(), json!("ordered over another connection to a wallet"));
+                }
+                Ok(Some(shown))
+            }
             Err(error) if error.code == Code::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -41,6 +41,9 @@ pub(super) trait Bank: Debug + Send + Sync {
     /// Makes a payment ready to be sent; sends nothing.
     fn prepare(&self, order: PayOrder) -> Answer<'_, Prepared>;
 
+    /// Whether a payment was made ready over this connection: of others it knows nothing.
+    fn has_ordered(&self, prepared: &Prepared) -> bool;
+
     /// Sends a payment, the same one every time, and follows it for a while.
     fn perform<'a>(&'a self, prepared: &'a Prepared) -> BoxFuture<'a, Outcome>;
 

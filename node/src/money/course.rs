@@ -51,6 +51,12 @@ impl Money {
             let payment = self.payment(place)?;
             match &payment.stage {
                 PayStage::Reserved => self.send(place, &payment).await?,
+                PayStage::Sent(_) if self.is_stranded(&payment) => {
+                    self.unknown(&payment.payment_hash).await?;
+                    let (account, amount) = (&place.holder, payment.amount);
+                    tracing::error!(%account, item = place.n, %amount, "a payment was ordered over another connection to a wallet: it stays reserved until that is back, or an operator settles it");
+                    return Ok(());
+                }
                 PayStage::Sent(prepared) => {
                     let outcome = self.inner.bank.perform(prepared).await;
                     let outcome = self.known_end(place, &payment, prepared, outcome).await?;
@@ -106,7 +112,7 @@ impl Money {
         loop {
             match outcome {
                 Outcome::Settled { preimage, fee } => {
-                    return Ok(End::Settled { preimage: Hex(preimage.0), fee });
+                    return Ok(End::Settled { preimage: Some(Hex(preimage.0)), fee });
                 }
                 Outcome::Failed { code, message } => {
                     let reason = format!("the payment failed: {message} ({code})");
@@ -131,7 +137,7 @@ impl Money {
     }
 
     /// Lands the end of a payment: ledger, caps, its item, and the envelope for whoever was told to wait.
-    async fn end(&self, place: &Place, end: End) -> Result<(), Error> {
+    pub(super) async fn end(&self, place: &Place, end: End) -> Result<(), Error> {
         let now_ms = self.now_ms();
         let work = |draft: &mut Draft<'_>, also: &mut Vec<Write>| {
             let mut found = item::get(draft, place)?;
@@ -141,10 +147,10 @@ impl Money {
                 End::Settled { preimage, fee } => {
                     // A wallet that does not say what it cost is taken to have used all that was held back.
                     let cost = fee.unwrap_or(payment.fee_reserve);
-                    let facts = Facts { amount: payment.amount, fee: cost, preimage: Some(*preimage) };
+                    let facts = Facts { amount: payment.amount, fee: cost, preimage: *preimage };
                     Ledger::new(draft).settled(&hash, facts, now_ms)?;
                     let spent = payment.amount.saturating_add(cost);
-                    let (preimage, is_fee_known) = (Some(*preimage), fee.is_some());
+                    let (preimage, is_fee_known) = (*preimage, fee.is_some());
                     (PayStage::Settled { preimage, fee: cost, is_fee_known }, spent)
                 }
                 End::Failed { code, reason } => {
@@ -174,8 +180,9 @@ impl Money {
 
 /// How a payment ended.
 #[derive(Debug)]
-enum End {
-    Settled { preimage: Hash, fee: Option<Msat> },
+pub(super) enum End {
+    /// Without a preimage an operator says so.
+    Settled { preimage: Option<Hash>, fee: Option<Msat> },
     Failed { code: Code, reason: String },
 }
 

@@ -101,7 +101,8 @@ pub(super) enum PayStage {
     Reserved,
     /// Waits for its end: this request may have gone out.
     Sent(Box<Prepared>),
-    /// Waits for nothing: it was made. Without a preimage it was made inside the node.
+    /// Waits for nothing: it was made. Without a preimage it was made inside the node, or an operator
+    /// says so.
     Settled { preimage: Option<Hash>, fee: Msat, is_fee_known: bool },
     /// Waits for nothing: it was not made, and will not be.
     Failed { code: Code, reason: String },

@@ -25,6 +25,8 @@ const INCOMING: usize = 256;
 #[derive(Debug)]
 pub(super) struct Nwc {
     client: Client,
+    /// Its key, and the wallet's.
+    ends: (PublicKey, PublicKey),
     listening: watch::Receiver<bool>,
     _events: AbortOnDropHandle<()>,
 }
@@ -47,6 +49,7 @@ impl Nwc {
     /// Begins to connect.
     pub(super) fn connect(uri: &Uri, pool: &Pool) -> Self {
         let signer: Arc<dyn Signer> = Arc::new(LocalSigner::new(uri.keys(), Conversations::default()));
+        let ends = (signer.public_key(), uri.wallet);
         let filter = Client::filter(uri.wallet, signer.public_key(), System.now_ms() / 1000);
         let (sender, incoming) = mpsc::channel(INCOMING);
         let held = Arc::new(pool.hold(&uri.relays, Arc::new(Customer(signer.clone())), filter, sender));
@@ -55,7 +58,7 @@ impl Nwc {
         let ports = Ports { signer, publish: held.clone(), subscribe: held, clock: || System.now_ms() };
         let client = Client::start(Config::new(uri), ports, events, listening.clone());
         let _events = AbortOnDropHandle::new(tokio::spawn(hand_on(incoming, answers)));
-        Self { client, listening, _events }
+        Self { client, ends, listening, _events }
     }
 }
 
@@ -106,6 +109,11 @@ impl Bank for Nwc {
 
     fn prepare(&self, order: PayOrder) -> Answer<'_, Prepared> {
         Box::pin(self.client.prepare(order))
+    }
+
+    fn has_ordered(&self, prepared: &Prepared) -> bool {
+        let read = oa_nips::nwc::Request::read(&prepared.event);
+        read.is_ok_and(|request| (request.client, request.wallet) == self.ends)
     }
 
     fn perform<'a>(&'a self, prepared: &'a Prepared) -> BoxFuture<'a, Outcome> {

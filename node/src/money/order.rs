@@ -1,5 +1,6 @@
 //! What is written to the files of a wallet, read: a payment, an invoice, a transfer. Pure.
 
+use oa_nips::hex::Hash;
 use oa_wallet::msat::Msat;
 use oa_wallet::nwc::bill::Bill;
 use serde::Deserialize;
@@ -116,6 +117,34 @@ impl TransferAsked {
             }
             _ => Err(invalid("a transfer is written FROM TO AMOUNT: operator concierge 1000")),
         }
+    }
+}
+
+/// How an operator says that a payment ended: `{"payment":HASH,"outcome":"paid"|"failed","fee_msat"?}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SettleAsked {
+    /// Its payment hash.
+    pub(crate) payment: Hash,
+    pub(crate) outcome: Ended,
+    /// What it cost; without it, all that was held back.
+    #[serde(default)]
+    pub(crate) fee_msat: Option<Msat>,
+}
+
+/// How a payment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ended {
+    Paid,
+    Failed,
+}
+
+impl SettleAsked {
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Error> {
+        super::stranded::check(json(text(body)?)?)
     }
 }
 

@@ -6,3 +6,4 @@ mod income;
 mod known;
 mod random;
 mod rig;
+mod stranded;

@@ -200,6 +200,7 @@ pub const NODE: &[Line] = &[
     line("/wallet/pay", ["-", "-", "rw", "-", "-"], "pays an invoice from it"),
     line("/wallet/invoice", ["-", "-", "rw", "-", "-"], "makes one that pays into it"),
     line("/wallet/transfer", ["-", "-", "rw", "-", "-"], "from one account to another: FROM TO AMOUNT"),
+    line("/wallet/settle", ["-", "-", "rw", "-", "-"], "says how a payment ended that was left behind"),
     line("/srv", ["-", "-", "r", "-", "-"], "folders and services that manifests may mount"),
 ];
 

@@ -1,5 +1,5 @@
 //! `/wallet/{balance,fx,budget,pay,invoice,history/}`: an agent's account. `/wallet` in the node's tree is the
-//! operator's, with `accounts` and `transfer` besides.
+//! operator's, with `accounts`, `transfer` and `settle` besides.
 //!
 //! What moves money is journaled and can be looked up: the call's key names the payment, so that a tick that runs again
 //! pays once. A turn that somebody else than the owner began finds no wallet, unless the manifest says otherwise
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Parts, at};
 use crate::agent::envelope::Trust;
-use crate::money::{InvoiceAsked, Money, PayAsked, Payer, TransferAsked, Under, holder};
+use crate::money::{InvoiceAsked, Money, PayAsked, Payer, SettleAsked, TransferAsked, Under, holder};
 use crate::namespace::blocks::{Computed, Rows};
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
@@ -37,6 +37,7 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
 pub(super) fn mount_node(mounts: &mut Mounts, parts: &Parts) {
     let Some(money) = &parts.money else { return };
     let (shown, listed, moved, known) = (money.clone(), money.clone(), money.clone(), money.clone());
+    let (settled, ended) = (money.clone(), money.clone());
     let folder = common(money)
         .value_async("balance", move |cx| {
             let money = shown.clone();
@@ -45,6 +46,7 @@ pub(super) fn mount_node(mounts: &mut Mounts, parts: &Parts) {
                 let mut shown = money.balance(&who(cx))?;
                 if let Value::Object(shown) = &mut shown {
                     shown.insert("wallet".to_owned(), money.wallet());
+                    shown.insert("stranded".to_owned(), money.stranded()?.into());
                 }
                 Ok(shown.to_string().into_bytes())
             })
@@ -60,6 +62,17 @@ pub(super) fn mount_node(mounts: &mut Mounts, parts: &Parts) {
             },
             move |cx, _| {
                 let found = known.look_up_transfer(cx.key);
+                Box::pin(std::future::ready(found))
+            },
+        )
+        .queryable(
+            "settle",
+            move |_, body| {
+                let money = settled.clone();
+                Box::pin(async move { money.settle(&SettleAsked::parse(body)?).await })
+            },
+            move |_, body| {
+                let found = SettleAsked::parse(body).and_then(|asked| ended.look_up_settling(&asked));
                 Box::pin(std::future::ready(found))
             },
         );
@@ -242,6 +255,7 @@ fn readable(path: &Path, change: &Change) -> Result<(), Error> {
         "/pay" => PayAsked::parse(body)?.bill().map(drop),
         "/invoice" => InvoiceAsked::parse(body).map(drop),
         "/transfer" => TransferAsked::parse(body).map(drop),
+        "/settle" => SettleAsked::parse(body).map(drop),
         _ => Ok(()),
     }
 }

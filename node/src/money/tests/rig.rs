@@ -57,6 +57,8 @@ struct Script {
     looks: u32,
     /// Whether no look-up is answered.
     is_mute: bool,
+    /// Requests of this connection.
+    ordered: BTreeSet<EventId>,
 }
 
 /// The wallet of the node.
@@ -81,6 +83,11 @@ impl Scripted {
     /// Requests that were sent for a payment.
     pub(super) fn sent(&self, hash: &Hash) -> usize {
         self.script().sent.get(hash).map_or(0, BTreeSet::len)
+    }
+
+    /// Another connection is configured.
+    pub(super) fn change(&self) {
+        self.script().ordered.clear();
     }
 
     pub(super) fn mute(&self) {
@@ -193,11 +200,16 @@ impl Bank for Scripted {
             let bill = Bill::read(&order.invoice)?;
             let amount = bill.to_pay(order.amount)?;
             let event = EventBuilder::text_note("a request").sign_with_keys(&Keys::generate()).unwrap();
+            self.script().ordered.insert(event.id);
             let body = json!({ "method": "pay_invoice", "params": order }).to_string();
             let prepared = json!({ "event": event, "body": body, "encryption": "nip44_v2",
                 "payment_hash": bill.payment_hash, "amount": amount, "final_at": bill.expires_at });
             Ok(serde_json::from_value(prepared).unwrap())
         })
+    }
+
+    fn has_ordered(&self, prepared: &Prepared) -> bool {
+        self.script().ordered.contains(&prepared.event.id)
     }
 
     fn perform<'a>(&'a self, prepared: &'a Prepared) -> BoxFuture<'a, Outcome> {
