@@ -73,7 +73,8 @@ impl Bitcoind {
         let process = command.spawn().with_context(|| program.display().to_string())?;
         let none = Coin { outpoint: OutPoint::null(), value: Amount::ZERO };
         let mut bitcoind = Self { process, rpc, coin: Mutex::new(none) };
-        bitcoind.ready().await.with_context(|| std::fs::read_to_string(&stderr).unwrap_or_default())?;
+        let said = || format!("bitcoind said {:?}", std::fs::read_to_string(&stderr).unwrap_or_default());
+        bitcoind.ready().await.with_context(said)?;
         let blocks = bitcoind.mine(1).await?;
         let first = bitcoind.rpc.call("getblock", json!([blocks.first(), 2])).await?;
         *bitcoind.coin.get_mut() = mined(&first).with_context(|| format!("no coin in {first}"))?;
