@@ -238,7 +238,7 @@ async fn the_owner_has_it_by_direct_message_and_consents_to_what_is_dear() -> Re
     let (owner, stranger) = (Keys::generate(), Keys::generate());
     let more = format!(
         "owner = {:?}\n[agents.dm]\npolicy = \"open\"\n[[agents.mounts]]\npath = \"/wallet\"\n\
-         access = {{ budgeted = {{ per_day = \"300 sat\", approval_above = \"$0.10\" }} }}\n",
+         access = {{ budgeted = {{ per_day = \"300 sat\", approval_above = \"$0.17\" }} }}\n",
         owner.public_key().to_bech32()?
     );
     let bank = Bank::start(&more).await?;
@@ -262,7 +262,7 @@ async fn the_owner_has_it_by_direct_message_and_consents_to_what_is_dear() -> Re
     let told = owner.next(DEADLINE).await?;
     ensure!(told.text() == Some("Your invoice was paid: 5 sat (a song)."), "{:?}", told.text());
 
-    // Ten cents are 100 sat here: more than that needs consent, by the code alone.
+    // Seventeen cents are 170 sat here, 90 of them are spent, and this can cost 160: it needs consent, by the code alone.
     let dear = text(&first(bank.purse.by(&shop, &["invoice", "150"]).await?)?, "invoice")?;
     owner.dm(alice, &format!("pay {dear}"), Nip17, DEADLINE).await?;
     let (mut refused, mut wish) = (false, None);
