@@ -182,8 +182,14 @@ impl Money {
 #[derive(Debug)]
 pub(super) enum End {
     /// Without a preimage an operator says so.
-    Settled { preimage: Option<Hash>, fee: Option<Msat> },
-    Failed { code: Code, reason: String },
+    Settled {
+        preimage: Option<Hash>,
+        fee: Option<Msat>,
+    },
+    Failed {
+        code: Code,
+        reason: String,
+    },
 }
 
 /// The payment of an item, while it is not over.
