@@ -209,7 +209,7 @@ fn faucet(coin: Coin, script: &Script, amount: Amount) -> Result<(Transaction, C
         previous_output: coin.outpoint,
         script_sig: ScriptBuf::new(),
         sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
-        witness: Witness::new(),
+        witness: Witness::from_slice(&[anyone().as_bytes()]),
     };
     let output = vec![
         TxOut { value: left, script_pubkey: home() },
