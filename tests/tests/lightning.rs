@@ -229,6 +229,8 @@ async fn operators_pay_each_other_in_every_way_and_their_books_agree() -> Result
     tokio::try_join!(alice.has_it(), bob.has_it())?;
     ensure!(alice.has_msat + bob.has_msat == began_with.iter().sum::<u64>(), "nothing is lost between them");
     for (operator, side) in [(&world.alice, &alice), (&world.bob, &bob)] {
+        // Money that the ledger has is in LDK's channel when both sides have signed for it, a moment later.
+        operator.settled().await?;
         let (has, accounts) = (operator.has_msat().await?, operator.accounts_msat().await?);
         ensure!((has, accounts) == (side.has_msat, side.has_msat), "LDK {has}, ledger {accounts}");
     }
@@ -295,6 +297,7 @@ async fn a_way_through_somebody_costs_a_fee_that_the_payers_books_have() -> Resu
     let again = payer.customer.pay(invoice).await?;
     settled(&again, paid)?;
     payee.customer.balance_becomes(TOGETHER, payee.has_msat + amount.get()).await?;
+    world.alice.settled().await?;
     let (has, accounts) = (world.alice.has_msat().await?, world.alice.accounts_msat().await?);
     ensure!((has, accounts) == (payer.has_msat, payer.has_msat), "LDK {has}, ledger {accounts}");
     let books = world.alice.stop(&world.chain).await?;
