@@ -42,6 +42,7 @@ work=$to/build
 rm -rf "$work"
 mkdir -p "$work/fetch/src"
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM # which is an EXIT, too
 
 # A package that does nothing but name the crate, for cargo to bring it here.
 touch "$work/fetch/src/lib.rs"
