@@ -97,8 +97,7 @@ impl Caller {
         Ok(())
     }
 
-    /// The reply to an operation; nothing when none comes in time, or one to another operation: who asks one thing at
-    /// a time is answered one thing at a time.
+    /// The reply to an operation; nothing when none comes in time.
     pub async fn reply(&mut self, op: OpId, within: Duration) -> Option<Reply> {
         let mut assembler = Assembler::default();
         let listen = async {
@@ -108,7 +107,8 @@ impl Caller {
                     continue;
                 }
                 let json = self.signer.nip44_decrypt(&self.node, &event.content).await.ok()?;
-                let frame = Frame::parse(&json).ok().filter(|frame| frame.op == op)?;
+                // What came too late for another question is none of this one's.
+                let Some(frame) = Frame::parse(&json).ok().filter(|frame| frame.op == op) else { continue };
                 if let Some(whole) = assembler.push(frame).ok()? {
                     return Some(Message::into_reply(whole));
                 }

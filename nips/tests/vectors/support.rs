@@ -9,13 +9,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Every vector file, by name.
-pub(crate) const FILES: [(&str, &str); 9] = [
+pub(crate) const FILES: [(&str, &str); 10] = [
     ("discovery", include_str!("../../vectors/discovery.json")),
     ("envelope", include_str!("../../vectors/envelope.json")),
     ("files", include_str!("../../vectors/files.json")),
     ("hud", include_str!("../../vectors/hud.json")),
     ("lease", include_str!("../../vectors/lease.json")),
     ("mail", include_str!("../../vectors/mail.json")),
+    // Read by the wallet, whose methods they are.
+    ("nwc_admin", include_str!("../../vectors/nwc_admin.json")),
     ("profile", include_str!("../../vectors/profile.json")),
     ("record", include_str!("../../vectors/record.json")),
     ("trajectory", include_str!("../../vectors/trajectory.json")),

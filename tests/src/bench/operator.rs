@@ -18,6 +18,10 @@ const LARGE_BYTES: usize = 10_000_000;
 /// Files that are 1 MB each hold it: an agent's largest.
 const PIECE_BYTES: usize = 1_000_000;
 
+/// What the node takes of one caller at once, and the pause between requests after that, with some room.
+const BURST: u32 = 1_500;
+const PAUSE: Duration = Duration::from_micros(2_200);
+
 /// Measures round trips, transfers, watches and the mount.
 ///
 /// # Errors
@@ -83,7 +87,11 @@ async fn watches(report: &mut Report, size: Size, caller: &mut Caller, node: &Pr
     let count = size.of(10_000, 500);
     let before = node.rss_bytes()?;
     let began = Instant::now();
-    for _ in 0..count {
+    for n in 0..count {
+        // As fast as one caller may ask: a burst, and then so many a second.
+        if n >= BURST {
+            tokio::time::sleep(PAUSE).await;
+        }
         caller.begin_watch("/agents/echo-0/logs/events.jsonl", u64::MAX >> 12, 1 << 20).await?;
     }
     let took = began.elapsed();

@@ -8,6 +8,7 @@ use crate::msat::Msat;
 use crate::nwc::message::{
     Direction, Error, ErrorCode, Notification, Request, Response, State, Topic, Transaction,
 };
+use crate::nwc::service::{Connected, NEW_CONNECTION, NewConnection};
 use crate::nwc::uri::Uri;
 
 fn cases(section: &str) -> Vec<Value> {
@@ -203,5 +204,22 @@ proptest! {
             let refusal = Response::error("x", Error::new(code, message.clone()));
             prop_assert_eq!(&Response::parse(&refusal.to_json()).unwrap(), &refusal);
         }
+    }
+}
+
+/// The example of docs/protocol.md, which is a vector beside those of the other formats of ours.
+#[test]
+fn the_documents_example_of_a_connection_is_what_the_service_reads_and_answers() {
+    let file: Value = value(include_str!("../../../../nips/vectors/nwc_admin.json"));
+    for case in file["new_connection"].as_array().unwrap() {
+        let request = value(case["request"].as_str().unwrap());
+        assert_eq!(request["method"], NEW_CONNECTION);
+        let new: NewConnection = serde_json::from_value(request["params"].clone()).unwrap();
+        assert_eq!(json!(new), request["params"], "{}", case["name"]);
+        let response = Response::parse(case["response"].as_str().unwrap()).unwrap();
+        assert_eq!(response.result_type.as_deref(), Some(NEW_CONNECTION));
+        let connected: Connected = serde_json::from_value(response.result.unwrap()).unwrap();
+        let digits: String = new.pubkey.to_hex().chars().take(16).collect();
+        assert_eq!(connected.account.as_str(), format!("nwc:{digits}"));
     }
 }
