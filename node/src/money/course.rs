@@ -91,6 +91,10 @@ impl Money {
         let work = |draft: &mut Draft<'_>, _: &mut Vec<Write>| {
             let mut found = item::get(draft, place)?;
             let Some(payment) = open(&mut found) else { return Ok(()) };
+            // One request of a payment, ever: who comes second carries what the first has written.
+            if !matches!(payment.stage, PayStage::Reserved) {
+                return Ok(());
+            }
             payment.stage = PayStage::Sent(prepared.clone());
             found.changed_ms = now_ms;
             Ledger::new(draft).sent(&hash, now_ms)?;
