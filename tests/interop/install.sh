@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs other people's Nostr clients for tests/tests/interop.rs, outside of the checkout. Again costs nothing.
+# Installs other people's Nostr clients for tests/tests/e2e/interop.rs, outside of the checkout. Again costs nothing.
 # With --check it installs nothing, and says by its exit code whether they are there.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)

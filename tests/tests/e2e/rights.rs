@@ -189,7 +189,7 @@ async fn a_strangers_turn_finds_no_wallet_unless_the_manifest_lets_it() {
 
 #[test]
 fn the_documentation_prints_the_table() {
-    let docs = include_str!("../../docs/namespace.md");
+    let docs = include_str!("../../../docs/namespace.md");
     for line in rights::to_markdown().lines().filter(|line| !line.is_empty()) {
         assert!(docs.contains(line), "docs/namespace.md lacks: {line}");
     }
