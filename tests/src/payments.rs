@@ -82,6 +82,8 @@ pub struct Report {
     /// Payments that were made, and that the wallet refused.
     pub made: u32,
     pub failed: u32,
+    /// Requests that the wallet refused as too many, and that were made anew.
+    pub turned_away: usize,
     /// What must not be.
     pub violations: Vec<String>,
     /// How long it took.
@@ -98,6 +100,7 @@ impl fmt::Display for Report {
         let [reserved, sent, none] = self.left;
         writeln!(f, "found a payment reserved {reserved}, sent {sent}, none under way {none}")?;
         writeln!(f, "paid {}, refused by the wallet {}", self.made, self.failed)?;
+        writeln!(f, "requests turned away as too many, and made anew {}", self.turned_away)?;
         writeln!(f, "violations {}, {:.1} s", self.violations.len(), self.took.as_secs_f32())?;
         self.violations.iter().try_for_each(|violation| writeln!(f, "  {violation}"))
     }
@@ -145,7 +148,7 @@ pub async fn run(config: Config, program: &Path) -> Result<Report> {
     while !stage.run_child(program, &tap, &mut report).await? {
         ensure!(started.elapsed() < LONGEST, "not done after {LONGEST:?}: {report}");
     }
-    report.kills = tap.kills();
+    (report.kills, report.turned_away) = (tap.kills(), tap.turned_away());
     stage.judge(&bills, &tap, &mut report).await?;
     report.took = started.elapsed();
     Ok(report)

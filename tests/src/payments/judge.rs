@@ -69,11 +69,11 @@ impl Stage {
                     if let Some(spent) = spent.get_mut(bill.agent) {
                         *spent = spent.saturating_add(bill.amount);
                     }
-                    paid && requests >= 1 && proves(receipt, &bill.payment_hash)
+                    paid && requests == 1 && proves(receipt, &bill.payment_hash)
                 }
                 Told::Failed { code, .. } => {
                     report.failed += 1;
-                    !paid && code == "budget_exceeded"
+                    !paid && requests <= 1 && code == "budget_exceeded"
                 }
             };
             if !is_right {

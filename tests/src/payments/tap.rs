@@ -56,6 +56,8 @@ struct Plan {
     hits: HashMap<String, u32>,
     /// Requests that were seen, by invoice.
     requests: BTreeMap<String, BTreeSet<EventId>>,
+    /// Those that the wallet refused as too many: nothing was done, and they stay refused.
+    turned_away: BTreeSet<EventId>,
     /// What is to happen with an answer, by its request.
     answers: HashMap<EventId, Hit>,
     /// Whether a kill is under way.
@@ -121,6 +123,7 @@ impl Tap {
             kills: [0; 4],
             hits: HashMap::new(),
             requests: BTreeMap::new(),
+            turned_away: BTreeSet::new(),
             answers: HashMap::new(),
             is_dying: false,
         };
@@ -160,9 +163,16 @@ impl Tap {
         self.shared.plan().kills
     }
 
-    /// How many different requests to pay an invoice there were.
+    /// How many different requests to pay an invoice there were, beside those that were turned away.
     pub(super) fn requests(&self, invoice: &str) -> usize {
-        self.shared.plan().requests.get(invoice).map_or(0, BTreeSet::len)
+        let plan = self.shared.plan();
+        plan.requests.get(invoice).map_or(0, |requests| requests.difference(&plan.turned_away).count())
+    }
+
+    /// How many requests to pay were turned away.
+    pub(super) fn turned_away(&self) -> usize {
+        let plan = self.shared.plan();
+        plan.requests.values().map(|requests| requests.intersection(&plan.turned_away).count()).sum()
     }
 }
 
@@ -195,10 +205,16 @@ impl Shared {
     }
 
     /// What is to become of a message of the relay's.
-    fn relay_says(&self, message: &Message) -> Option<Hit> {
+    async fn relay_says(&self, message: &Message) -> Option<Hit> {
         let event = event(message, 2).filter(|event| event.kind == kind::WALLET_RESPONSE)?;
         let request = event.tags.event_ids().next()?;
-        self.plan().answers.remove(request)
+        let text = self.signer.nip44_decrypt(&self.uri.wallet, &event.content).await.ok()?;
+        let answer: Value = serde_json::from_str(&text).ok()?;
+        let mut plan = self.plan();
+        if answer.pointer("/error/code").and_then(Value::as_str) == Some("RATE_LIMITED") {
+            plan.turned_away.insert(*request);
+        }
+        plan.answers.remove(request)
     }
 }
 
@@ -233,7 +249,7 @@ async fn carry(socket: TcpStream, shared: &Shared) -> Result<()> {
             }
             message = from_relay.next() => {
                 let message = message.context("the relay has left")??;
-                match shared.relay_says(&message) {
+                match shared.relay_says(&message).await {
                     Some(Hit::Answer) => shared.die(Hit::Answer).await,
                     Some(hit) => {
                         to_node.send(message).await?;
