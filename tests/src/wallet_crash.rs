@@ -25,6 +25,8 @@ pub struct Config {
     pub kills: u32,
     /// Payments of a round, in each direction.
     pub payments: u32,
+    /// The first round: each has its own dice, so that one can be had again without those before it.
+    pub first: u64,
 }
 
 /// How a wallet is ended.

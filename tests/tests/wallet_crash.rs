@@ -7,7 +7,7 @@ use oa_tests::wallet_crash::{Config, Report, lightning, play};
 
 fn config(terms: u32, kills: u32) -> Result<Config> {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    Ok(Config { seed, terms, kills, payments: 4 })
+    Ok(Config { seed, terms, kills, payments: 4, first: 0 })
 }
 
 fn check(config: &Config, report: Result<Report>) -> Result<()> {

@@ -28,6 +28,9 @@ struct Args {
     /// Payments of a round, in each direction
     #[arg(long, default_value_t = 4)]
     payments: u32,
+    /// The first round, to have one again that is known
+    #[arg(long, default_value_t = 0)]
+    first: u64,
     /// Play money instead of two Lightning wallets
     #[arg(long)]
     fake: bool,
@@ -47,8 +50,8 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<Report> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let Args { terms, kills, payments, .. } = *args;
-    let config = Config { seed: args.seed.unwrap_or(clock), terms, kills, payments };
+    let Args { terms, kills, payments, first, .. } = *args;
+    let config = Config { seed: args.seed.unwrap_or(clock), terms, kills, payments, first };
     say(&format!("seed {}", config.seed));
     let report = if args.fake {
         play::run(&config, &mut |line| say(&line)).await?

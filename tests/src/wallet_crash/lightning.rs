@@ -44,7 +44,7 @@ struct Stage {
 pub async fn run(config: &Config, say: &mut dyn FnMut(String)) -> Result<Report> {
     let (began, mut report) = (Instant::now(), Report::default());
     let mut stage = Stage::set().await?;
-    for number in 0.. {
+    for number in config.first.. {
         let Some(blow) = report.wanted(config) else { break };
         let mut dice = Dice::new(config.seed, "lightning", number);
         let before = report.violations.len();
@@ -52,7 +52,7 @@ pub async fn run(config: &Config, say: &mut dyn FnMut(String)) -> Result<Report>
         let closed =
             closed.with_context(|| format!("round {number}, in {}", stage.world.world.path().display()))?;
         for violation in report.violations.iter().skip(before) {
-            say(format!("round {number}: {violation}"));
+            say(format!("round {number}: {violation} (in {})", stage.world.world.path().display()));
         }
         if closed {
             say(format!("round {number}: {blow:?} closed the channel"));

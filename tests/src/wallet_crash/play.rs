@@ -36,7 +36,7 @@ struct Stage {
 pub async fn run(config: &Config, say: &mut dyn FnMut(String)) -> Result<Report> {
     let (began, mut report) = (Instant::now(), Report::default());
     let mut stage = Stage::set().await?;
-    for number in 0.. {
+    for number in config.first.. {
         let Some(blow) = report.wanted(config) else { break };
         let mut dice = Dice::new(config.seed, "play", number);
         let before = report.violations.len();
