@@ -31,6 +31,7 @@ use crate::agent::envelope::EnvelopeId;
 use crate::agent::mailbox::Peer;
 use crate::agent::{AgentId, Lifecycle};
 use crate::store::row::{Blob, DeadLetter, JournalRow, OutRow, Waiting};
+use crate::store::write::Holdings;
 
 /// The version of the format.
 pub const VERSION: u64 = 1;
@@ -43,31 +44,15 @@ pub const MIGRATED: &str = "migrated";
 /// Stands before the digest that is signed.
 const SIGNED: &[u8] = b"oa/bundle/v1\0";
 
-/// A whole agent but for its key. Every list is sorted by what names its items, and names none twice.
+/// A whole agent but for its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
     /// Who it is and where it stands.
     pub about: About,
     /// In TOML, as it was.
     pub manifest: String,
-    /// Its files by path, without alarms.
-    pub files: Vec<(String, Vec<u8>)>,
-    /// `/schedule`, by id.
-    pub alarms: Vec<(String, Alarm)>,
-    /// Whom it knows. Nobody has a code here, nor anything that waits.
-    pub peers: Vec<(PublicKey, Peer)>,
-    /// What was taken in and is above its floor, with when it was sent, in seconds since 1970.
-    pub seen: Vec<(EnvelopeId, u64)>,
-    /// What waits for its tick.
-    pub inbox: Vec<(u64, Waiting)>,
-    /// What was given up.
-    pub letters: Vec<(u64, DeadLetter)>,
-    /// What ticks did outside, of those envelopes that may run again: envelope, ordinal, line.
-    pub journal: Vec<(EnvelopeId, u32, JournalRow)>,
-    /// What is on its way out, with its signed bytes.
-    pub outbox: Vec<(u64, OutRow)>,
-    /// Its newest tick records.
-    pub records: Vec<Record>,
+    /// All it has.
+    pub holdings: Holdings,
 }
 
 /// The first line of a bundle.
@@ -171,8 +156,8 @@ impl Bundle {
 
     /// Every line but the last, in order.
     fn lines(self) -> impl Iterator<Item = Line> {
-        let Self { about, manifest, files, alarms, peers, seen, inbox, letters, journal, outbox, records } =
-            self;
+        let Self { about, manifest, holdings } = self;
+        let Holdings { files, alarms, peers, seen, inbox, letters, journal, outbox, records } = holdings;
         [Line::Bundle(Box::new(about)), Line::Manifest { toml: manifest }]
             .into_iter()
             .chain(files.into_iter().map(|(path, content)| Line::File { path, content: Blob(content) }))

@@ -13,7 +13,7 @@ use crate::agent::manifest::{Manifest, Npub};
 use crate::agent::{AgentId, Lifecycle};
 use crate::keyring::Keyring;
 use crate::store::row::AgentRow;
-use crate::store::write::Import;
+use crate::store::write::{Holdings, Import};
 
 /// Why a restored agent does not tick yet.
 pub(crate) const LOOKING: &str = "restored: what it answered since the export is looked up first";
@@ -122,7 +122,7 @@ impl Bundle {
         let about = self.about;
         let goes_on =
             GoesOn { lifecycle: about.lifecycle, reason: about.reason, since_ms: about.exported_at_ms };
-        let first = self.records.first().map_or(about.head.seq, |record| record.header.seq);
+        let first = self.holdings.records.first().map_or(about.head.seq, |record| record.header.seq);
         let row = AgentRow {
             name: about.name,
             lifecycle: Lifecycle::Stopped,
@@ -141,20 +141,7 @@ impl Bundle {
             profiled_at_s: about.profiled_at_s,
             ..AgentRow::new(about.number, about.pubkey, about.created_at_ms)
         };
-        let import = Import {
-            row,
-            manifest,
-            files: self.files,
-            alarms: self.alarms,
-            peers: self.peers,
-            seen: self.seen,
-            inbox: self.inbox,
-            letters: self.letters,
-            journal: self.journal,
-            outbox: self.outbox,
-            records: self.records,
-        };
-        Ok((import, goes_on))
+        Ok((Import { row, manifest, holdings: self.holdings }, goes_on))
     }
 
     /// The rows of a new agent with the manifest, the files, the alarms and the acquaintances of the old one. It has
@@ -162,9 +149,10 @@ impl Bundle {
     ///
     /// # Errors
     /// [`AdmitError::Manifest`]
-    pub fn cloned(mut self, new: Twin) -> Result<Import, AdmitError> {
+    pub fn cloned(self, new: Twin) -> Result<Import, AdmitError> {
         let mut manifest = self.manifest()?;
-        self.files.retain(|(path, _)| !PERSONAL.iter().any(|folder| path.starts_with(folder)));
+        let Holdings { mut files, alarms, peers, .. } = self.holdings;
+        files.retain(|(path, _)| !PERSONAL.iter().any(|folder| path.starts_with(folder)));
         if let Some(name) = new.name {
             manifest.name = name;
         }
@@ -176,24 +164,13 @@ impl Bundle {
             session: new.session,
             ..AgentRow::new(new.id, new.pubkey, new.at_ms)
         };
-        let files = self.files.iter().map(|(path, content)| (path.as_str(), Some(content.as_slice())));
-        row.head = Head { state: state_hash(&Hex::ZERO, files), ..Head::GENESIS };
+        let mind = files.iter().map(|(path, content)| (path.as_str(), Some(content.as_slice())));
+        row.head = Head { state: state_hash(&Hex::ZERO, mind), ..Head::GENESIS };
         let known = |(who, peer): (PublicKey, Peer)| {
             let Peer { first_seen_ms, last_seen_ms, .. } = peer;
             (who, Peer { first_seen_ms, last_seen_ms, ..Peer::default() })
         };
-        Ok(Import {
-            row,
-            manifest,
-            files: self.files,
-            alarms: self.alarms,
-            peers: self.peers.into_iter().map(known).collect(),
-            seen: Vec::new(),
-            inbox: Vec::new(),
-            letters: Vec::new(),
-            journal: Vec::new(),
-            outbox: Vec::new(),
-            records: Vec::new(),
-        })
+        let peers = peers.into_iter().map(known).collect();
+        Ok(Import { row, manifest, holdings: Holdings { files, alarms, peers, ..Holdings::default() } })
     }
 }

@@ -17,6 +17,7 @@ use crate::agent::{AgentId, Lifecycle};
 use crate::store::Store;
 use crate::store::backend::{BackendError, Pair, Table};
 use crate::store::row::{AgentRow, DeadLetter, JournalRow, OutRow, Outgoing, Stage, Waiting, key};
+use crate::store::write::Holdings;
 
 /// Rows read at once.
 const PAGE: usize = 4096;
@@ -50,8 +51,7 @@ impl Bundle {
             |(n, item): &(u64, OutRow)| *n < row.outbox_next && !matches!(item.stage, Stage::Finished(_));
         let mut outbox: Vec<_> = numbered(store, Table::Outbox, id)?.into_iter().filter(is_open).collect();
         outbox.retain(|(_, item)| !tells_code(item, &codes));
-        Ok(Some(Self {
-            manifest: manifest.to_toml(),
+        let holdings = Holdings {
             files: files(store, id)?,
             alarms: store.alarms(id)?,
             peers,
@@ -61,8 +61,9 @@ impl Bundle {
             letters,
             outbox,
             records: records(store, &row)?,
-            about: about(row, node, floor_s, now_ms),
-        }))
+        };
+        let about = about(row, node, floor_s, now_ms);
+        Ok(Some(Self { about, manifest: manifest.to_toml(), holdings }))
     }
 }
 

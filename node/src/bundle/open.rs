@@ -10,6 +10,7 @@ use super::{About, BYTES_MAX, Bundle, End, Line, RECORDS_MAX, VERSION, digest, t
 use crate::agent::alarm::AlarmId;
 use crate::agent::manifest::Manifest;
 use crate::namespace::Path;
+use crate::store::write::Holdings;
 
 /// Why bytes are no bundle. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +80,7 @@ impl Bundle {
         if !to_be_signed(&end.sha256).is_signed(&about.node, &end.signature) {
             return Err(OpenError::Signature);
         }
-        let mut bundle = Self::empty(about);
+        let mut bundle = Self { about, manifest: String::new(), holdings: Holdings::default() };
         let mut section = 0;
         for (n, json) in lines {
             let line = parse(n, json)?;
@@ -100,24 +101,9 @@ impl Bundle {
         Ok(bundle)
     }
 
-    fn empty(about: About) -> Self {
-        Self {
-            about,
-            manifest: String::new(),
-            files: Vec::new(),
-            alarms: Vec::new(),
-            peers: Vec::new(),
-            seen: Vec::new(),
-            inbox: Vec::new(),
-            letters: Vec::new(),
-            journal: Vec::new(),
-            outbox: Vec::new(),
-            records: Vec::new(),
-        }
-    }
-
     /// Takes a line; answers the number of its section, or nothing for one that is not in order.
     fn put(&mut self, line: Line) -> Option<u8> {
+        let held = &mut self.holdings;
         Some(match line {
             Line::Bundle(_) | Line::End(_) => return None,
             Line::Manifest { toml } => {
@@ -125,18 +111,18 @@ impl Bundle {
                 MANIFEST
             }
             Line::File { path, content } => {
-                after(&mut self.files, 2, (path, content.0), |(path, _)| path.clone())?
+                after(&mut held.files, 2, (path, content.0), |(path, _)| path.clone())?
             }
-            Line::Alarm { id, alarm } => after(&mut self.alarms, 3, (id, alarm), |(id, _)| id.clone())?,
-            Line::Peer { key, peer } => after(&mut self.peers, 4, (key, peer), |(key, _)| *key.as_bytes())?,
-            Line::Seen { id, sent_at_s } => after(&mut self.seen, 5, (id, sent_at_s), |(id, _)| *id)?,
-            Line::Inbox { n, waiting } => after(&mut self.inbox, 6, (n, *waiting), |(n, _)| *n)?,
-            Line::Letter { n, letter } => after(&mut self.letters, 7, (n, *letter), |(n, _)| *n)?,
+            Line::Alarm { id, alarm } => after(&mut held.alarms, 3, (id, alarm), |(id, _)| id.clone())?,
+            Line::Peer { key, peer } => after(&mut held.peers, 4, (key, peer), |(key, _)| *key.as_bytes())?,
+            Line::Seen { id, sent_at_s } => after(&mut held.seen, 5, (id, sent_at_s), |(id, _)| *id)?,
+            Line::Inbox { n, waiting } => after(&mut held.inbox, 6, (n, *waiting), |(n, _)| *n)?,
+            Line::Letter { n, letter } => after(&mut held.letters, 7, (n, *letter), |(n, _)| *n)?,
             Line::Journal { envelope, ordinal, row } => {
-                after(&mut self.journal, 8, (envelope, ordinal, *row), |(id, n, _)| (*id, *n))?
+                after(&mut held.journal, 8, (envelope, ordinal, *row), |(id, n, _)| (*id, *n))?
             }
-            Line::Outbox { n, item } => after(&mut self.outbox, 9, (n, *item), |(n, _)| *n)?,
-            Line::Record(record) => after(&mut self.records, 10, *record, |record| record.header.seq)?,
+            Line::Outbox { n, item } => after(&mut held.outbox, 9, (n, *item), |(n, _)| *n)?,
+            Line::Record(record) => after(&mut held.records, 10, *record, |record| record.header.seq)?,
         })
     }
 
@@ -147,20 +133,20 @@ impl Bundle {
         if manifest.name != self.about.name {
             return Err(OpenError::Manifest("it has another name than the agent".to_owned()));
         }
-        for (path, _) in &self.files {
+        for (path, _) in &self.holdings.files {
             let is_path = path.parse::<Path>().is_ok_and(|path| path != Path::root());
             // Alarms have lines of their own.
             if !is_path || path.starts_with("/schedule/") {
                 return Err(OpenError::Name(path.clone()));
             }
         }
-        if let Some((id, _)) = self.alarms.iter().find(|(id, _)| id.parse::<AlarmId>().is_err()) {
+        if let Some((id, _)) = self.holdings.alarms.iter().find(|(id, _)| id.parse::<AlarmId>().is_err()) {
             return Err(OpenError::Name(id.clone()));
         }
         let About { inbox_next, outbox_next, letters_next, .. } = self.about;
-        let is_within = self.inbox.last().is_none_or(|(n, _)| *n < inbox_next)
-            && self.outbox.last().is_none_or(|(n, _)| *n < outbox_next)
-            && self.letters.last().is_none_or(|(n, _)| *n < letters_next);
+        let is_within = self.holdings.inbox.last().is_none_or(|(n, _)| *n < inbox_next)
+            && self.holdings.outbox.last().is_none_or(|(n, _)| *n < outbox_next)
+            && self.holdings.letters.last().is_none_or(|(n, _)| *n < letters_next);
         if !is_within {
             return Err(OpenError::Order(1));
         }
@@ -169,14 +155,14 @@ impl Bundle {
 
     fn check_records(&self) -> Result<(), OpenError> {
         let About { pubkey, session, head, .. } = &self.about;
-        let Some(first) = self.records.first() else { return Ok(()) };
-        if self.records.len() > RECORDS_MAX {
+        let Some(first) = self.holdings.records.first() else { return Ok(()) };
+        if self.holdings.records.len() > RECORDS_MAX {
             return Err(OpenError::Head);
         }
         // What stood before the first is not here: it is taken at its word.
         let before = Head { seq: first.header.seq, hash: first.header.prev, state: Hex::ZERO };
         let mut chain = Chain::new(Hex(pubkey.to_bytes()), *session, before);
-        for record in &self.records {
+        for record in &self.holdings.records {
             chain.push(record).map_err(OpenError::Records)?;
         }
         // The state goes on without records when somebody outside writes files.

@@ -90,7 +90,7 @@ impl Export {
             let is_mail = |item: &&(u64, OutRow)| {
                 item.1.stage == Stage::Unsigned && matches!(item.1.outgoing, Outgoing::Mail { .. })
             };
-            let unsigned = bundle.outbox.iter().filter(is_mail).cloned();
+            let unsigned = bundle.holdings.outbox.iter().filter(is_mail).cloned();
             writes.extend(
                 unsigned.map(|(n, item)| Write::Out(OutId { agent: id, n }, Box::new(handed_over(item)))),
             );

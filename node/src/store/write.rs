@@ -17,7 +17,7 @@ pub(crate) use agent::PROFILES;
 pub use agent::{AgentChange, NewAgent};
 pub(crate) use import::LEFT_BEHIND;
 pub(crate) use import::handed_over;
-pub use import::{Answered, Import};
+pub use import::{Answered, Holdings, Import};
 pub use journal::Journaled;
 pub use letter::LetterChange;
 pub use mail::{Answer, Delivery, Settled};

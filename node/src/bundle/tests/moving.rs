@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::store::backend::{Backend, BackendError, Change, Pair, Range, Table};
 use crate::store::memory::MemoryBackend;
 use crate::store::row::{OutId, Outgoing, Stage, Waiting, key};
-use crate::store::write::{AgentChange, Answered, Verdict, Write};
+use crate::store::write::{AgentChange, Answered, Holdings, Verdict, Write};
 
 async fn bytes(bundle: Bundle) -> Vec<u8> {
     bundle.seal(&*keyring().node()).await.unwrap()
@@ -60,7 +60,7 @@ async fn what_is_read_is_what_was_written() {
     fill(&store).await;
     let bundle = gather(&store, AT_MS);
     assert_eq!(Bundle::open(&bytes(bundle.clone()).await).unwrap(), bundle);
-    let Bundle { files, alarms, peers, seen, inbox, letters, journal, outbox, records, .. } = &bundle;
+    let Holdings { files, alarms, peers, seen, inbox, letters, journal, outbox, records } = &bundle.holdings;
     assert_eq!((files.len(), alarms.len(), letters.len(), records.len()), (2, 1, 1, 3));
     assert_eq!(inbox.len(), 2);
     assert!(seen.iter().any(|(id, _)| *id == mail(5).id), "answered");
@@ -123,7 +123,7 @@ async fn a_place_that_is_taken_stays_as_it_is() {
     let pubkey = Keys::generate().public_key();
     renamed.about.pubkey = pubkey;
     assert_eq!(write(&to, import(renamed)).await, Verdict::Stale);
-    assert_eq!(to.files_of(ID), before.files);
+    assert_eq!(to.files_of(ID), before.holdings.files);
 }
 
 trait FilesOf {
@@ -153,7 +153,7 @@ async fn an_agent_comes_back_over_what_it_left_behind() {
     let version = row(&store).version;
     write(&store, Write::ChangeAgent(ID, AgentChange::Remove)).await;
     restore(&store, bundle.clone()).await;
-    assert_eq!(store.files_of(ID), bundle.files, "what came later is gone");
+    assert_eq!(store.files_of(ID), bundle.holdings.files, "what came later is gone");
     assert!(store.is_seen(ID, &mail(40).id).unwrap(), "but not that it was seen");
     assert!(!store.outbox_open(None, 99).unwrap().contains(&open), "nor that it was sent");
     assert!(row(&store).version > version, "whoever knew the old one knows that this is another");
@@ -175,8 +175,8 @@ async fn a_clone_has_the_memory_and_nothing_of_the_past() {
     assert_eq!((row.head.seq, row.inbox_depth, row.lifecycle), (0, 0, Lifecycle::Dormant));
     let manifest = to.manifest(AgentId(0)).unwrap().unwrap();
     assert_eq!((manifest.name.as_str(), manifest.owner.unwrap().0), ("bob", owner));
-    assert_eq!(to.files_of(AgentId(0)), bundle.files);
-    assert_eq!(to.alarms(AgentId(0)).unwrap(), bundle.alarms);
+    assert_eq!(to.files_of(AgentId(0)), bundle.holdings.files);
+    assert_eq!(to.alarms(AgentId(0)).unwrap(), bundle.holdings.alarms);
     assert!(!to.is_seen(AgentId(0), &mail(1).id).unwrap());
     assert!(to.outbox_open(None, 9).unwrap().is_empty() && to.dead_letters(AgentId(0)).unwrap().is_empty());
     let peers = to.peers(AgentId(0), 9).unwrap();

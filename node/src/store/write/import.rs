@@ -20,17 +20,31 @@ use crate::store::write::{OutRange, Verdict, known, out, tick};
 pub struct Import {
     /// What its inbox holds is counted when it is taken in.
     pub row: AgentRow,
-    /// In TOML.
     pub manifest: Manifest,
+    pub holdings: Holdings,
+}
+
+/// What belongs to an agent besides its row and its manifest. Every list is sorted by what names its items, and names
+/// none twice.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Holdings {
+    /// Its files by path, without alarms.
     pub files: Vec<(String, Vec<u8>)>,
+    /// `/schedule`, by id.
     pub alarms: Vec<(String, Alarm)>,
+    /// Whom it knows. Nobody has a code here, nor anything that waits.
     pub peers: Vec<(PublicKey, Peer)>,
-    /// With when it was sent, in seconds since 1970.
+    /// What was taken in and is above its floor, with when it was sent, in seconds since 1970.
     pub seen: Vec<(EnvelopeId, u64)>,
+    /// What waits for its tick.
     pub inbox: Vec<(u64, Waiting)>,
+    /// What was given up.
     pub letters: Vec<(u64, DeadLetter)>,
+    /// What ticks did outside, of those envelopes that may run again: envelope, ordinal, line.
     pub journal: Vec<(EnvelopeId, u32, JournalRow)>,
+    /// What is on its way out, with its signed bytes.
     pub outbox: Vec<(u64, OutRow)>,
+    /// Its newest tick records.
     pub records: Vec<Record>,
 }
 
@@ -49,7 +63,7 @@ pub(crate) const LEFT_BEHIND: [Table; 7] = [
 impl Import {
     /// `NameTaken`; `Stale` when somebody has the number or the key, unless it is the same agent, and gone.
     pub(super) fn apply(self, tx: &mut Tx<'_>) -> Result<Verdict, BackendError> {
-        let Self { mut row, manifest, .. } = self;
+        let Self { mut row, manifest, holdings } = self;
         let id = row.id;
         if tx.has(Table::Names, row.name.as_bytes())? {
             return Ok(Verdict::NameTaken);
@@ -66,15 +80,15 @@ impl Import {
             row.outbox_next = row.outbox_next.max(gone.outbox_next);
             row.profiled_at_s = row.profiled_at_s.max(gone.profiled_at_s);
         }
-        for (path, content) in self.files {
+        for (path, content) in holdings.files {
             tx.put_bytes(Table::Files, key::named(id, &path), content);
         }
-        for (name, alarm) in &self.alarms {
+        for (name, alarm) in &holdings.alarms {
             tick::set_alarm(tx, id, name, Some(alarm))?;
         }
-        let mut peers: BTreeMap<PublicKey, Peer> = self.peers.into_iter().collect();
+        let mut peers: BTreeMap<PublicKey, Peer> = holdings.peers.into_iter().collect();
         (row.inbox_depth, row.inbox_strangers) = (0, 0);
-        for (n, waiting) in self.inbox {
+        for (n, waiting) in holdings.inbox {
             row.inbox_depth += 1;
             row.inbox_strangers += u32::from(waiting.is_strangers);
             if let Some(sender) = waiting.envelope.sender() {
@@ -83,23 +97,23 @@ impl Import {
             tx.put(Table::Inbox, key::numbered(id, n), &waiting);
         }
         peers.iter().for_each(|(who, peer)| tx.put(Table::Peers, key::peer(id, who), peer));
-        for (envelope, sent_at_s) in self.seen {
+        for (envelope, sent_at_s) in holdings.seen {
             tx.put_bytes(Table::Seen, key::seen(id, &envelope), sent_at_s.to_be_bytes().to_vec());
         }
-        for (n, letter) in self.letters {
+        for (n, letter) in holdings.letters {
             tx.put(Table::DeadLetters, key::numbered(id, n), &letter);
         }
-        for (envelope, ordinal, line) in self.journal {
+        for (envelope, ordinal, line) in holdings.journal {
             tx.put(Table::Journal, key::journal_line(id, &envelope, ordinal), &line);
         }
-        let first = self.outbox.first().map_or(row.outbox_next, |(n, _)| *n);
-        for (n, item) in self.outbox {
+        let first = holdings.outbox.first().map_or(row.outbox_next, |(n, _)| *n);
+        for (n, item) in holdings.outbox {
             // What is known here may have gone further than the bundle says.
             if !tx.has(Table::Outbox, &key::numbered(id, n))? {
                 out::put(tx, crate::store::row::OutId { agent: id, n }, &item);
             }
         }
-        for record in &self.records {
+        for record in &holdings.records {
             tx.put(Table::Records, key::numbered(id, record.header.seq), record);
         }
         known::note_owner(tx, &row);
