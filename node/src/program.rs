@@ -39,7 +39,7 @@ pub enum Fault {
     #[error("{0}")]
     Failed(String),
     /// A file operation that the program did not handle.
-    #[error("file operation failed")]
+    #[error(transparent)]
     File(#[from] namespace::Error),
     /// The program broke a rule that is not broken by mistake.
     #[error("security violation: {0}")]

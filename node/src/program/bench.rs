@@ -14,7 +14,7 @@ use crate::engine::clock::{Clock, Random};
 use crate::namespace::journal::{Line, Pin};
 use crate::namespace::mount::Mounts;
 use crate::namespace::service::FileType;
-use crate::namespace::{Done, Durable, Error, MemoryState, Namespace, NoConsent, Setting};
+use crate::namespace::{Consent, Done, Durable, Error, MemoryState, Namespace, NoConsent, Setting};
 use crate::serve;
 use crate::store::row::AgentRow;
 
@@ -25,6 +25,8 @@ pub struct Bench {
     pub files: MemoryState,
     /// Its mounts: its own files, `/trigger` and `/status`; more may be added.
     pub mounts: Mounts,
+    /// Who is asked before a change; nobody at first.
+    pub consent: Arc<dyn Consent>,
     manifest: Arc<Manifest>,
     row: Arc<AgentRow>,
 }
@@ -44,7 +46,13 @@ impl Bench {
     pub fn new(pubkey: PublicKey) -> Self {
         let row = AgentRow::new(AgentId(0), pubkey, 0);
         let manifest = Arc::new(Manifest::new("bench", "bench"));
-        Self { files: MemoryState::default(), mounts: serve::own_files(), manifest, row: Arc::new(row) }
+        Self {
+            files: MemoryState::default(),
+            mounts: serve::own_files(),
+            consent: Arc::new(NoConsent),
+            manifest,
+            row: Arc::new(row),
+        }
     }
 
     /// One tick that reads `trigger` and `status`, at this time in milliseconds since 1970. What it changes in files
@@ -71,7 +79,7 @@ impl Bench {
             envelope: Arc::new(Envelope::from_node(Kind::Poke, "bench", now_ms)),
             committed: Arc::new(self.files.clone()),
             durable: Arc::new(Nowhere),
-            consent: Arc::new(NoConsent),
+            consent: self.consent.clone(),
         };
         let pin = Pin { program: "bench".to_owned(), trust: Trust::Node };
         let ns = Namespace::new(setting, pin, Vec::new()).map_err(|e| Fault::Failed(e.to_string()))?;

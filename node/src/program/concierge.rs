@@ -6,6 +6,7 @@
 //! - `command` reads a message, `when` the times in it, `zone` the names of time zones: pure, without a clock;
 //! - `person` and `alarm` say what is kept and in which files;
 //! - `purse` is about money, for the owner alone;
+//! - `wish` is the end of what somebody had to consent to;
 //! - `desk` carries a command out on those files; `reply` and `status` hold the wording.
 //!
 //! The time is the tick's clock and zones come with the program, so a tick that is run again says the same.
@@ -19,6 +20,7 @@ mod reply;
 mod status;
 mod trigger;
 mod when;
+mod wish;
 mod words;
 mod zone;
 
@@ -27,6 +29,7 @@ use jiff::Timestamp;
 use self::desk::Desk;
 use self::person::Peer;
 use self::trigger::Trigger;
+use self::wish::Wish;
 use super::{Agent, Fault, Run, Tick};
 
 /// The default agent.
@@ -56,7 +59,7 @@ async fn answer(tick: &mut Tick, trigger: &Trigger) -> Result<Option<String>, Fa
         // Money that nobody waits to hear of is in the history.
         return Ok(trigger.data.as_ref().filter(|_| trigger.is_from_owner()).and_then(purse::told));
     }
-    if !matches!(trigger.kind.as_str(), "dm" | "alarm") {
+    if !matches!(trigger.kind.as_str(), "dm" | "alarm" | "approval") {
         return Ok(None);
     }
     // An alarm that its operator set has no correspondent: nobody would get the answer.
@@ -64,6 +67,13 @@ async fn answer(tick: &mut Tick, trigger: &Trigger) -> Result<Option<String>, Fa
     let peer = Peer::new(npub).ok_or_else(|| Fault::Failed("/trigger comes from no npub".to_owned()))?;
     let now = now(tick)?;
     let desk = Desk::open(&mut tick.ns, now, peer).await?;
+    if trigger.kind == "approval" {
+        let wish = trigger.data.clone().and_then(|data| serde_json::from_value::<Wish>(data).ok());
+        return match wish {
+            Some(wish) => desk.decided(&wish).await,
+            None => Ok(None),
+        };
+    }
     match &trigger.alarm {
         Some(alarm) => desk.ring(alarm).await.map(Some),
         None => desk.answer(command::parse(&trigger.text), trigger).await.map(Some),
@@ -78,8 +88,14 @@ fn now(tick: &Tick) -> Result<Timestamp, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::namespace::service::{Change, Context};
+    use crate::namespace::{Consent, Error, Path};
     use crate::program::Bench;
+    use crate::store::write::Write;
+    use oa_nips::files::Code;
     use oa_nips::nostr::PublicKey;
     use serde_json::{Value, json};
 
@@ -324,6 +340,9 @@ mod tests {
         for (text, expected) in cases {
             world.says(text, expected).await;
         }
+        let legacy = json!({"kind": "dm", "from": BOB, "text": "claim ABCDEF", "protocol": "nip04"});
+        let told = world.tick(legacy).await.unwrap().unwrap();
+        assert!(told.starts_with("A claim must come as a sealed message (NIP-17)."), "{told}");
         let quoted = world.dm(BOB, &"blah ".repeat(2_000)).await;
         assert!(quoted.contains("blah…") && quoted.chars().count() < 300, "{quoted}");
         let long = world.dm(BOB, &format!("note {}", "é".repeat(2_001))).await;
@@ -386,6 +405,55 @@ mod tests {
             }
         }
         assert!(world.tick(json!({"kind": "dm", "from": BOB, "text": "goals"})).await.is_err());
+    }
+
+    /// Somebody has to consent to each change of a goal.
+    #[derive(Debug)]
+    struct AskAboutGoals;
+
+    impl Consent for AskAboutGoals {
+        fn freeze(&self, _: &Context<'_>, path: &Path, _: &Change) -> Option<(Vec<Write>, Error)> {
+            let error = || Error::new(Code::ApprovalRequired, path, "needs consent");
+            path.as_str().starts_with("/goals/").then(|| (Vec::new(), error()))
+        }
+    }
+
+    #[tokio::test]
+    async fn goals_that_need_consent_wait_for_it_and_nothing_else_does() {
+        let asks = "That needs consent. My node asks for it in a message of its own, and I will tell you what comes of it.";
+        let mut world = World::default();
+        world.says("goal stay", "Goal #1 is set: stay").await;
+        let path = world.bench.files.0.keys().find(|path| path.starts_with("/goals/")).unwrap().clone();
+        let ends = |number: u64, verb: &str, outcome: &str| {
+            let path = path.replace("-1.json", &format!("-{number}.json"));
+            json!({"kind": "approval", "trust": "stranger", "origin": {"from": BOB, "protocol": "nip17"},
+                "data": {"id": "1f3a09bc", "path": path, "verb": verb, "outcome": outcome}})
+        };
+        world.bench.consent = Arc::new(AskAboutGoals);
+        for text in ["goal learn Rust", "goal learn C", "drop 1"] {
+            world.says(text, asks).await;
+        }
+        world.says("goals", "Your goals:\n#1 stay").await;
+        world.says("note x", "Noted as #1: x").await;
+
+        // The node makes the change, and tells of it.
+        let item = br#"{"text":"learn Rust","created_at":1,"by":null}"#.to_vec();
+        world.bench.files.0.insert(path.replace("-1.json", "-2.json"), item);
+        let told = world.tick(ends(2, "write", "done")).await.unwrap();
+        assert_eq!(told.as_deref(), Some("Goal #2 is set: learn Rust"));
+        world.says("goals", "Your goals:\n#1 stay\n#2 learn Rust").await;
+        let told = world.tick(ends(3, "write", "denied")).await.unwrap();
+        assert_eq!(told.as_deref(), Some("Goal #3 is not set: consent was refused."));
+        let told = world.tick(ends(1, "remove", "expired")).await.unwrap();
+        assert_eq!(told.as_deref(), Some("Goal #1 stays: nobody consented in time."));
+        world.bench.files.0.remove(&path);
+        let told = world.tick(ends(1, "remove", "done")).await.unwrap();
+        assert_eq!(told.as_deref(), Some("Goal #1 is off your list."));
+        world.says("goals", "Your goals:\n#2 learn Rust").await;
+
+        let mut other = ends(1, "call", "done");
+        other["data"]["path"] = json!("/wallet/pay");
+        assert_eq!(world.tick(other).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -13,8 +13,9 @@ use super::reply::{self, PAGE_ITEMS};
 use super::status;
 use super::trigger::{self, Trigger};
 use super::when::When;
+use super::wish::Wish;
 use super::zone;
-use crate::namespace::Namespace;
+use crate::namespace::{Error, Namespace};
 use crate::program::Fault;
 
 /// A correspondent and the tick that serves them.
@@ -72,6 +73,21 @@ impl<'a> Desk<'a> {
         }))
     }
 
+    /// Tells what became of a goal that waited for consent, and sets the shelf right. Other wishes are told of
+    /// otherwise.
+    pub(super) async fn decided(mut self, wish: &Wish) -> Result<Option<String>, Fault> {
+        let Some(number) = self.peer.goal(&wish.path) else { return Ok(None) };
+        let before = self.person.clone();
+        let goal = self.item(Shelf::Goals, number).await?;
+        let goals = self.person.shelf_mut(Shelf::Goals);
+        match &goal {
+            Some(_) => goals.put_back(number),
+            None => _ = goals.drop(number),
+        }
+        self.keep(&before).await?;
+        Ok(reply::decided(number, wish, goal.as_ref().map(|goal| goal.text.as_str())))
+    }
+
     async fn carry_out(&mut self, command: Command, trigger: &Trigger) -> Result<String, Fault> {
         let is_owner = trigger.is_from_owner();
         Ok(match command {
@@ -82,6 +98,7 @@ impl<'a> Desk<'a> {
             Command::Thanks => reply::thanks(),
             Command::Ping => reply::ping(),
             Command::Claim if is_owner => reply::claimed(),
+            Command::Claim if trigger.protocol.as_deref() == Some("nip04") => reply::claim_unsealed(),
             Command::Claim => reply::claim_refused(),
             Command::WhoAmI => {
                 let trust = trigger.trust.as_deref().unwrap_or_default();
@@ -121,8 +138,8 @@ impl<'a> Desk<'a> {
         let answer = reply::added(shelf, number, &text);
         let by = Some(self.peer.npub().to_owned());
         let item = Item { text, created_at: Some(self.now.as_second()), by };
-        self.write(&self.peer.item(shelf, number), &item).await?;
-        Ok(answer)
+        let is_made = self.write(&self.peer.item(shelf, number), &item).await?;
+        Ok(if is_made { answer } else { reply::asks_consent() })
     }
 
     async fn remind(&mut self, when: When, text: String) -> Result<String, Fault> {
@@ -136,7 +153,9 @@ impl<'a> Desk<'a> {
         }
         let number = self.person.shelf_mut(Shelf::Reminders).give();
         let file = alarm::File::new(&alarm, text);
-        self.write(&self.peer.item(Shelf::Reminders, number), &file).await?;
+        if !self.write(&self.peer.item(Shelf::Reminders, number), &file).await? {
+            return Ok(reply::asks_consent());
+        }
         let answer = reply::reminding(number, &file.text, &file.rhythm(), &alarm.first);
         let is_first = number == 1 && self.person.zone.is_none();
         Ok(if is_first { format!("{answer}\n{}", reply::ZONE_HINT) } else { answer })
@@ -203,15 +222,18 @@ impl<'a> Desk<'a> {
     }
 
     async fn remove(&mut self, shelf: Shelf, number: u64, removal: Removal) -> Result<String, Fault> {
-        if !self.person.shelf_mut(shelf).drop(number) {
+        if !self.has(shelf, number) {
             return Ok(reply::missing(shelf, number));
         }
         let text = match shelf {
             Shelf::Reminders => self.alarm(number).await?.map(|file| file.text),
             Shelf::Notes | Shelf::Goals => self.item(shelf, number).await?.map(|item| item.text),
         };
+        if text.is_some() && !is_made(self.ns.remove(&self.peer.item(shelf, number)).await)? {
+            return Ok(reply::asks_consent());
+        }
+        self.person.shelf_mut(shelf).drop(number);
         let Some(text) = text else { return Ok(reply::missing(shelf, number)) };
-        self.ns.remove(&self.peer.item(shelf, number)).await?;
         Ok(reply::removed(shelf, number, removal, &text))
     }
 
@@ -261,9 +283,10 @@ impl<'a> Desk<'a> {
         }
     }
 
-    async fn write<T: serde::Serialize>(&mut self, path: &str, content: &T) -> Result<(), Fault> {
+    /// Writes an item, and says whether that is made or waits for consent.
+    async fn write<T: serde::Serialize>(&mut self, path: &str, content: &T) -> Result<bool, Fault> {
         let bytes = serde_json::to_vec(content).map_err(|error| damaged(path, &error))?;
-        Ok(self.ns.write(path, &bytes).await?)
+        is_made(self.ns.write(path, &bytes).await)
     }
 
     /// Writes the person's file if it is no longer what it was.
@@ -283,6 +306,15 @@ impl<'a> Desk<'a> {
     /// The time in the correspondent's zone.
     fn local(&self) -> Zoned {
         self.now.to_zoned(self.zone())
+    }
+}
+
+/// Whether a change is made; not yet, if somebody has to consent to it.
+fn is_made(changed: Result<(), Error>) -> Result<bool, Fault> {
+    match changed {
+        Ok(()) => Ok(true),
+        Err(error) if error.code == Code::ApprovalRequired => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -87,6 +87,12 @@ impl Peer {
         alarm_id.strip_prefix(self.key())?.strip_prefix('-')?.parse().ok()
     }
 
+    /// The number of this person's goal that lies at a path; `None` for what is none, or somebody else's.
+    pub(super) fn goal(&self, path: &str) -> Option<u64> {
+        let name = path.strip_prefix("/goals/")?.strip_suffix(".json")?;
+        name.strip_prefix(self.key())?.strip_prefix('-')?.parse().ok()
+    }
+
     fn key(&self) -> &str {
         self.npub.get(5..5 + KEY_CHARS).unwrap_or_default()
     }
@@ -177,6 +183,14 @@ impl Register {
         self.next += 1;
         self.kept.push(number);
         number
+    }
+
+    /// Puts a number that was given before into use again, if it is not.
+    pub(super) fn put_back(&mut self, number: u64) {
+        if number > 0 && number < self.next && !self.kept.contains(&number) {
+            self.kept.push(number);
+            self.kept.sort_unstable();
+        }
     }
 
     /// Takes a number out of use, and says whether it was in use.

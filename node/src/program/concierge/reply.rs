@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use jiff::Zoned;
 use jiff::civil::Weekday;
+use oa_nips::files::Verb;
 
 use super::alarm::Rhythm;
 use super::command::{Removal, Shelf, Topic};
 use super::person::{TEXT_CHARS_MAX, items_max};
 use super::when::{self, AHEAD_YEARS_MAX, Days, Pattern, Weekdays};
+use super::wish::Wish;
 use super::words::cut;
 use super::zone;
 
@@ -87,6 +89,13 @@ pub(super) fn claim_refused() -> String {
     "That claim code does not work: it is mistyped, used, or older than 10 minutes.".to_owned()
 }
 
+/// The node takes no claim from a legacy message, whatever its code.
+pub(super) fn claim_unsealed() -> String {
+    "A claim must come as a sealed message (NIP-17). Yours came by NIP-04, the old direct messages, which cannot \
+     make you my owner: please send it from a client that writes NIP-17."
+        .to_owned()
+}
+
 pub(super) fn not_owner() -> String {
     "Only my owner may see my status. Say \"ping\" to see that I am here.".to_owned()
 }
@@ -134,6 +143,23 @@ pub(super) fn removed(shelf: Shelf, number: u64, removal: Removal, text: &str) -
         (Shelf::Reminders, _) => format!("Cancelled reminder #{number}: {text}"),
         (Shelf::Notes, _) => format!("Forgot note #{number}: {text}"),
     }
+}
+
+/// A change waits until somebody consents to it.
+pub(super) fn asks_consent() -> String {
+    "That needs consent. My node asks for it in a message of its own, and I will tell you what comes of it."
+        .to_owned()
+}
+
+/// What became of a goal that waited for consent, and its text if it is there; nothing where nothing was wished.
+pub(super) fn decided(number: u64, wish: &Wish, text: Option<&str>) -> Option<String> {
+    Some(match (wish.verb, wish.is_done(), text) {
+        (Verb::Write, true, Some(text)) => added(Shelf::Goals, number, text),
+        (Verb::Write, false, _) => format!("Goal #{number} is not set: {}.", wish.why_not()),
+        (Verb::Remove, true, _) => format!("Goal #{number} is off your list."),
+        (Verb::Remove, false, _) => format!("Goal #{number} stays: {}.", wish.why_not()),
+        _ => return None,
+    })
 }
 
 pub(super) fn missing(shelf: Shelf, number: u64) -> String {
