@@ -1,9 +1,13 @@
-//! The books of a world of play money. Pure: time is an argument, randomness a counter over a seed.
+//! A world of play money: what goes from one of its wallets to another. Pure: time is an argument, randomness a
+//! counter over a seed.
+//!
+//! `wallet` has the books of each by itself.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod wallet;
+
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use lightning_invoice::{Bolt11Invoice, Currency, InvoiceBuilder, PaymentSecret};
 use oa_nips::hex::Hex;
 use oa_nips::nostr::SECP256K1;
 use oa_nips::nostr::hashes::{Hash as _, HashEngine as _, sha256};
@@ -11,19 +15,17 @@ use oa_nips::nostr::secp256k1::SecretKey;
 
 use crate::backend::check;
 use crate::backend::{
-    Balance, Delivery, Direction, Error, Event, EventId, FailReason, Info, Invoice, InvoiceRequest, Keysend,
-    Kind, Network, NodeId, Payment, PaymentHash, Peer, Preimage, Record, Sat, State as Status,
+    Balance, Delivery, Direction, Error, EventId, Info, Invoice, InvoiceRequest, Keysend, Kind, Network,
+    NodeId, Payment, PaymentHash, Peer, Preimage, Record, Sat,
 };
 use crate::msat::Msat;
+use wallet::{Held, Reception, Wallet};
 
 /// Blocks from the arrival of held money to its way back.
 const HOLD_BLOCKS: u32 = 36;
 
 /// How an offer of play money begins. No Lightning wallet takes it for one of its own.
 const OFFER_PREFIX: &str = "fakeoffer1";
-
-/// Blocks (of nothing) that an invoice wants left on arrival.
-const FINAL_CLTV: u64 = 144;
 
 pub(super) struct State {
     seed: sha256::Hash,
@@ -32,37 +34,6 @@ pub(super) struct State {
     height: u32,
     wallets: BTreeMap<NodeId, Wallet>,
     offers: HashMap<String, (NodeId, Option<Msat>)>,
-}
-
-struct Wallet {
-    alias: String,
-    key: SecretKey,
-    running: bool,
-    balance: Msat,
-    coins: Sat,
-    payments: BTreeMap<PaymentHash, Payment>,
-    invoices: HashMap<PaymentHash, Asked>,
-    events: VecDeque<Event>,
-    /// The number of the oldest event.
-    first: u64,
-}
-
-/// An invoice somebody made.
-#[derive(Clone)]
-struct Asked {
-    amount: Option<Msat>,
-    /// `None` where money is held.
-    preimage: Option<Preimage>,
-    held: Option<Held>,
-}
-
-/// Money on its way.
-#[derive(Clone, Copy)]
-struct Held {
-    payer: NodeId,
-    amount: Msat,
-    fee: Msat,
-    deadline: u32,
 }
 
 impl State {
@@ -97,18 +68,7 @@ impl State {
         let key = sha256::Hash::from_engine(engine).to_byte_array();
         let key = SecretKey::from_slice(&key).expect("one hash in 2^128 is no key");
         let id = NodeId::from(key.public_key(SECP256K1));
-        let wallet = Wallet {
-            alias: format!("play money: {alias}"),
-            key,
-            running: true,
-            balance,
-            coins: Sat(0),
-            payments: BTreeMap::new(),
-            invoices: HashMap::new(),
-            events: VecDeque::new(),
-            first: 1,
-        };
-        self.wallets.insert(id, wallet);
+        self.wallets.insert(id, Wallet::new(alias, key, balance));
         id
     }
 
@@ -150,16 +110,7 @@ impl State {
     }
 
     pub(super) fn balance(&self, id: &NodeId) -> Result<Balance, Error> {
-        let Wallet { balance: spendable, coins, .. } = *self.wallet(id)?;
-        Ok(Balance {
-            spendable,
-            spendable_at_once: spendable,
-            receivable: Msat::SUPPLY.saturating_sub(spendable),
-            in_channels: spendable,
-            onchain: coins,
-            onchain_reserved: Sat(0),
-            pending: Sat(0),
-        })
+        Ok(self.wallet(id)?.balance())
     }
 
     #[cfg(test)]
@@ -185,21 +136,16 @@ impl State {
     }
 
     pub(super) fn look_up(&self, id: &NodeId, hash: PaymentHash) -> Option<Payment> {
-        let payments = &self.wallets.get(id)?.payments;
-        payments.get(&hash).or_else(|| payments.values().find(|payment| payment.hash == Some(hash))).cloned()
+        self.wallets.get(id)?.look_up(hash).cloned()
     }
 
     pub(super) fn next_event(&self, id: &NodeId) -> Option<Delivery> {
-        let wallet = self.wallets.get(id)?;
-        wallet.events.front().map(|event| Delivery { id: EventId(wallet.first), event: event.clone() })
+        self.wallets.get(id)?.next_event()
     }
 
     pub(super) fn acknowledge(&mut self, id: &NodeId, event: EventId) {
-        if let Some(wallet) = self.wallets.get_mut(id)
-            && wallet.first == event.0
-            && wallet.events.pop_front().is_some()
-        {
-            wallet.first = wallet.first.saturating_add(1);
+        if let Some(wallet) = self.wallets.get_mut(id) {
+            wallet.acknowledge(event);
         }
     }
 
@@ -211,7 +157,8 @@ impl State {
     ) -> Result<Invoice, Error> {
         check::request(request)?;
         let preimage = Preimage(self.draw());
-        self.ask(id, preimage.hash(), Some(preimage), request, now)
+        let secret = self.draw();
+        self.wallet_mut(id)?.ask(preimage.hash(), Some(preimage), secret, request, now)
     }
 
     pub(super) fn hold_invoice(
@@ -228,50 +175,20 @@ impl State {
         if self.look_up(id, hash).is_some() {
             return Err(Error::AlreadyPaid);
         }
-        self.ask(id, hash, None, request, now)
-    }
-
-    fn ask(
-        &mut self,
-        id: &NodeId,
-        hash: PaymentHash,
-        preimage: Option<Preimage>,
-        request: &InvoiceRequest,
-        now: Duration,
-    ) -> Result<Invoice, Error> {
         let secret = self.draw();
-        let wallet = self.wallet_mut(id)?;
-        let invoice = sign(&wallet.key, hash, secret, request, now)?;
-        wallet.invoices.insert(hash, Asked { amount: request.amount, preimage, held: None });
-        wallet.put(incoming(hash, Kind::Bolt11, request.amount, now));
-        Ok(invoice)
+        self.wallet_mut(id)?.ask(hash, None, secret, request, now)
     }
 
     pub(super) fn settle(&mut self, id: &NodeId, preimage: Preimage, now: Duration) -> Result<(), Error> {
         let hash = preimage.hash();
-        let wallet = self.wallet_mut(id)?;
-        let status = wallet.payments.get(&hash).map(|payment| payment.state.clone());
-        let asked = wallet.invoices.get_mut(&hash).ok_or(Error::NotFound)?;
-        match (asked.held.take(), status) {
-            (Some(held), _) => {
-                self.arrive(id, hash, held, preimage, Vec::new(), now);
-                Ok(())
-            }
-            (None, Some(Status::Settled { .. })) => Ok(()),
-            (None, _) => Err(Error::NotHeld),
+        if let Some(held) = self.wallet_mut(id)?.settle(hash)? {
+            self.arrive(id, hash, held, preimage, Vec::new(), now);
         }
+        Ok(())
     }
 
     pub(super) fn cancel(&mut self, id: &NodeId, hash: PaymentHash, now: Duration) -> Result<(), Error> {
-        let wallet = self.wallet_mut(id)?;
-        let asked = wallet.invoices.get_mut(&hash).filter(|asked| asked.preimage.is_none());
-        let held = asked.ok_or(Error::NotFound)?.held.take();
-        let payment = wallet.payments.get_mut(&hash).ok_or(Error::NotFound)?;
-        if matches!(payment.state, Status::Settled { .. }) {
-            return Err(Error::AlreadyPaid);
-        }
-        payment.become_state(Status::Failed { why: FailReason::Rejected }, now);
-        if let Some(held) = held {
+        if let Some(held) = self.wallet_mut(id)?.cancel(hash, now)? {
             self.give_back(hash, held, now);
         }
         Ok(())
@@ -280,14 +197,7 @@ impl State {
     pub(super) fn mine(&mut self, blocks: u32, now: Duration) {
         self.height = self.height.saturating_add(blocks);
         let height = self.height;
-        let mut late = Vec::new();
-        for asked in self.wallets.values_mut().flat_map(|wallet| wallet.invoices.iter_mut()) {
-            if asked.1.held.is_some_and(|held| held.deadline <= height)
-                && let Some(held) = asked.1.held.take()
-            {
-                late.push((*asked.0, held));
-            }
-        }
+        let late: Vec<_> = self.wallets.values_mut().flat_map(|wallet| wallet.late(height)).collect();
         for (hash, held) in late {
             self.give_back(hash, held, now);
         }
@@ -305,23 +215,14 @@ impl State {
         if checked.payee == *id {
             return Err(Error::OwnInvoice);
         }
-        let payment =
-            self.leave(id, &checked.payee, checked.hash, Kind::Bolt11, checked.amount, fee_max, now)?;
         let held = self.held(id, checked.amount);
-        let payee = self.wallet_mut(&checked.payee)?;
-        let open = payee.payments.get(&checked.hash).is_some_and(|payment| payment.state == Status::Pending);
-        let asked = payee.invoices.get_mut(&checked.hash);
-        match asked.filter(|asked| open && asked.held.is_none() && asked.admits(checked.amount)) {
-            None => self.give_back(checked.hash, held, now),
-            Some(Asked { preimage: Some(preimage), .. }) => {
-                let preimage = *preimage;
+        let payment = self.leave(&checked.payee, (checked.hash, Kind::Bolt11), held, fee_max, now)?;
+        match self.wallet_mut(&checked.payee)?.receive(checked.hash, held) {
+            Reception::Refused => self.give_back(checked.hash, held, now),
+            Reception::Taken(preimage) => {
                 self.arrive(&checked.payee, checked.hash, held, preimage, Vec::new(), now);
             }
-            Some(asked) => {
-                asked.held = Some(held);
-                let deadline = Some(held.deadline);
-                payee.tell(Event::Held { hash: checked.hash, amount: held.amount, deadline });
-            }
+            Reception::Held => {}
         }
         Ok(payment)
     }
@@ -338,14 +239,13 @@ impl State {
             return Err(Error::OwnInvoice);
         }
         let hash = keysend.preimage.hash();
-        let payment =
-            self.leave(id, &keysend.payee, hash, Kind::Keysend, keysend.amount, keysend.fee_max, now)?;
         let held = self.held(id, keysend.amount);
+        let payment = self.leave(&keysend.payee, (hash, Kind::Keysend), held, keysend.fee_max, now)?;
         let payee = self.wallet_mut(&keysend.payee)?;
         if payee.payments.contains_key(&hash) {
             self.give_back(hash, held, now);
         } else {
-            payee.put(incoming(hash, Kind::Keysend, Some(keysend.amount), now));
+            payee.begin(Direction::Incoming, hash, Kind::Keysend, Some(keysend.amount), now);
             self.arrive(&keysend.payee, hash, held, keysend.preimage, keysend.records.clone(), now);
         }
         Ok(payment)
@@ -378,9 +278,9 @@ impl State {
         }
         let preimage = Preimage(self.draw());
         let hash = preimage.hash();
-        let payment = self.leave(id, &payee, hash, Kind::Offer, amount, fee_max, now)?;
         let held = self.held(id, amount);
-        self.wallet_mut(&payee)?.put(incoming(hash, Kind::Offer, Some(amount), now));
+        let payment = self.leave(&payee, (hash, Kind::Offer), held, fee_max, now)?;
+        self.wallet_mut(&payee)?.begin(Direction::Incoming, hash, Kind::Offer, Some(amount), now);
         self.arrive(&payee, hash, held, preimage, Vec::new(), now);
         Ok(payment)
     }
@@ -390,35 +290,22 @@ impl State {
     }
 
     /// Money leaves its owner.
-    #[expect(clippy::too_many_arguments, reason = "one step of one machine, called from three places")]
     fn leave(
         &mut self,
-        id: &NodeId,
         payee: &NodeId,
-        hash: PaymentHash,
-        kind: Kind,
-        amount: Msat,
+        (hash, kind): (PaymentHash, Kind),
+        held: Held,
         fee_max: Msat,
         now: Duration,
     ) -> Result<Payment, Error> {
-        let fee = self.fee;
-        let reachable = self.wallets.get(payee).is_some_and(|payee| payee.running);
-        let wallet = self.wallet_mut(id)?;
-        match wallet.payments.get(&hash).map(|payment| (payment.direction, &payment.state)) {
-            Some((Direction::Incoming, _)) => return Err(Error::OwnInvoice),
-            Some((_, Status::Settled { .. })) => return Err(Error::AlreadyPaid),
-            Some((_, Status::Pending)) => return Err(Error::InFlight),
-            Some((_, Status::Failed { .. })) | None => {}
-        }
-        let enough = amount.checked_add(fee).and_then(|cost| wallet.balance.checked_sub(cost));
-        let rest = enough.ok_or(Error::InsufficientBalance { available: wallet.balance })?;
-        if !reachable || fee > fee_max {
+        let is_reachable = self.wallets.get(payee).is_some_and(|payee| payee.running);
+        let wallet = self.wallet_mut(&held.payer)?;
+        let rest = wallet.rest(hash, held)?;
+        if !is_reachable || held.fee > fee_max {
             return Err(Error::NoRoute);
         }
         wallet.balance = rest;
-        let payment = Payment { direction: Direction::Outgoing, ..incoming(hash, kind, Some(amount), now) };
-        wallet.put(payment.clone());
-        Ok(payment)
+        Ok(wallet.begin(Direction::Outgoing, hash, kind, Some(held.amount), now))
     }
 
     /// Money reaches its new owner, and its sender hears of it.
@@ -431,91 +318,17 @@ impl State {
         records: Vec<Record>,
         now: Duration,
     ) {
-        let settled = |fee| Status::Settled { preimage: Some(preimage), fee };
         if let Some(wallet) = self.wallets.get_mut(payee) {
-            wallet.balance = wallet.balance.saturating_add(held.amount);
-            if let Some(payment) = wallet.payments.get_mut(&hash) {
-                payment.amount = Some(held.amount);
-                payment.become_state(settled(Msat::ZERO), now);
-            }
-            wallet.tell(Event::Received { hash, amount: held.amount, records });
+            wallet.arrived(hash, held, preimage, records, now);
         }
         if let Some(wallet) = self.wallets.get_mut(&held.payer) {
-            if let Some(payment) = wallet.payments.get_mut(&hash) {
-                payment.become_state(settled(held.fee), now);
-            }
-            wallet.tell(Event::Sent { id: hash, hash, preimage: Some(preimage), fee: held.fee });
+            wallet.sent(hash, held, preimage, now);
         }
     }
 
     fn give_back(&mut self, hash: PaymentHash, held: Held, now: Duration) {
-        let why = FailReason::Rejected;
         if let Some(wallet) = self.wallets.get_mut(&held.payer) {
-            wallet.balance = wallet.balance.saturating_add(held.amount).saturating_add(held.fee);
-            if let Some(payment) = wallet.payments.get_mut(&hash) {
-                payment.become_state(Status::Failed { why }, now);
-            }
-            wallet.tell(Event::Failed { id: hash, why });
+            wallet.came_back(hash, held, now);
         }
     }
-}
-
-impl Wallet {
-    fn put(&mut self, payment: Payment) {
-        self.payments.insert(payment.id, payment);
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.events.push_back(event);
-    }
-}
-
-impl Asked {
-    fn admits(&self, amount: Msat) -> bool {
-        self.amount.is_none_or(|asked| asked == amount)
-    }
-}
-
-impl Payment {
-    fn become_state(&mut self, state: Status, now: Duration) {
-        self.state = state;
-        self.updated_at = now.as_secs();
-    }
-}
-
-fn incoming(hash: PaymentHash, kind: Kind, amount: Option<Msat>, now: Duration) -> Payment {
-    Payment {
-        id: hash,
-        hash: Some(hash),
-        direction: Direction::Incoming,
-        kind,
-        amount,
-        state: Status::Pending,
-        updated_at: now.as_secs(),
-    }
-}
-
-fn sign(
-    key: &SecretKey,
-    hash: PaymentHash,
-    secret: [u8; 32],
-    request: &InvoiceRequest,
-    now: Duration,
-) -> Result<Invoice, Error> {
-    let expiry = Duration::from_secs(u64::from(request.expiry_s));
-    let mut builder = InvoiceBuilder::new(Currency::Regtest)
-        .description(request.description.clone())
-        .payment_hash(sha256::Hash::from_byte_array(hash.to_bytes()))
-        .payment_secret(PaymentSecret(secret))
-        .duration_since_epoch(now)
-        .min_final_cltv_expiry_delta(FINAL_CLTV)
-        .expiry_time(expiry)
-        .basic_mpp();
-    if let Some(amount) = request.amount {
-        builder = builder.amount_milli_satoshis(amount.get());
-    }
-    let invoice: Bolt11Invoice = builder
-        .build_signed(|message| SECP256K1.sign_ecdsa_recoverable(message, key))
-        .map_err(|error| Error::Malformed(error.to_string()))?;
-    Ok(Invoice { bolt11: invoice.to_string(), hash, expires_at: now.saturating_add(expiry).as_secs() })
 }
