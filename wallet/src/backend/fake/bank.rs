@@ -16,7 +16,7 @@ use oa_nips::nostr::secp256k1::SecretKey;
 use crate::backend::check;
 use crate::backend::{
     Balance, Delivery, Direction, Error, EventId, Info, Invoice, InvoiceRequest, Keysend, Kind, Network,
-    NodeId, Payment, PaymentHash, Peer, Preimage, Record, Sat,
+    NodeId, Payment, PaymentHash, Peer, Preimage, Record,
 };
 use crate::msat::Msat;
 use wallet::{Held, Reception, Wallet};
@@ -114,7 +114,7 @@ impl State {
     }
 
     #[cfg(test)]
-    pub(super) fn set_coins(&mut self, id: &NodeId, coins: Sat) {
+    pub(super) fn set_coins(&mut self, id: &NodeId, coins: crate::backend::Sat) {
         if let Some(wallet) = self.wallets.get_mut(id) {
             wallet.coins = coins;
         }
