@@ -1,39 +1,38 @@
 //! The manifest: what an agent's owner says it is and may do, as TOML.
 
+mod autonomy;
+mod dm;
 mod http;
 mod hud;
+mod mounts;
+mod nostr;
 mod profile;
 mod strangers;
 mod ws;
 
 use std::fmt;
 
-use oa_nips::nostr::{PublicKey, RelayUrl};
-use oa_nips::template;
+use oa_nips::nostr::PublicKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::money::Caps;
-use crate::namespace::Path;
 use crate::namespace::mount::Access;
 use crate::plumber::{Rule, check_own};
 
+pub use autonomy::{Autonomy, Category, Level};
+pub use dm::{Dm, Policy, Replies};
 pub use http::{Http, Method};
 pub use hud::Hud;
+pub use mounts::MountSpec;
+pub use nostr::{KINDS_MAX, Nostr, RELAYS_MAX};
 pub use profile::{Findable, OwnerWord};
 pub use strangers::Strangers;
 pub use ws::Ws;
 
 /// Most public keys in an allowlist.
 pub const ALLOW_MAX: usize = 1000;
-
 /// Most mounts of its own.
 pub const MOUNTS_MAX: usize = 32;
-/// Most kinds that an agent may publish.
-pub const KINDS_MAX: usize = 100;
-
-/// Most relays that an agent may ask besides the node's.
-pub const RELAYS_MAX: usize = 10;
-
 /// Most people with a role.
 pub const ROLES_MAX: usize = 100;
 /// Most sites that requests may go to.
@@ -113,178 +112,6 @@ pub struct Roles {
     pub approvers: Vec<Npub>,
     /// See status, metrics and the heads-up display.
     pub viewers: Vec<Npub>,
-}
-
-/// `[autonomy]`: what the agent may do without asking its owner.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Autonomy {
-    /// How free it is.
-    pub level: Level,
-    /// Under `semi_autonomous`: what needs consent. Whatever else does not.
-    pub require_approval: Vec<Category>,
-}
-
-/// How free an agent is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// Everything that reaches beyond its own files needs consent; answering does not.
-    Supervised,
-    /// What is listed needs consent.
-    SemiAutonomous,
-    /// Nothing needs consent but what a mount's budget says.
-    #[default]
-    Autonomous,
-}
-
-/// What a change amounts to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Category {
-    WriteFile,
-    ExecuteCode,
-    SendMessage,
-    SpendMoney,
-    ExternalApi,
-    CreateAgent,
-    ModifyGoals,
-}
-
-impl fmt::Display for Category {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WriteFile => "write_file",
-            Self::ExecuteCode => "execute_code",
-            Self::SendMessage => "send_message",
-            Self::SpendMoney => "spend_money",
-            Self::ExternalApi => "external_api",
-            Self::CreateAgent => "create_agent",
-            Self::ModifyGoals => "modify_goals",
-        })
-    }
-}
-
-impl Autonomy {
-    /// Whether a change of this category needs consent.
-    pub fn asks(&self, category: Category) -> bool {
-        match self.level {
-            Level::Supervised => true,
-            Level::SemiAutonomous => self.require_approval.contains(&category),
-            Level::Autonomous => false,
-        }
-    }
-}
-
-/// `[[mounts]]`: changes what a path of the agent's tree allows, or mounts what operators have put under `/srv`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MountSpec {
-    /// Where: a mount of the tree, or a new one at or beneath `/workspace` or `/tools`.
-    pub path: String,
-    /// What, by its names under `/srv`; of several, later ones shadow earlier ones. Nothing changes the access of
-    /// what is there.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub from: Vec<String>,
-    /// What it lets the agent do.
-    #[serde(default)]
-    pub access: Access,
-    /// Whether the agent is woken when others change something in it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub trigger: bool,
-    /// Whether the agent's changes go over it, into its own state, and leave it as it is.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub cow: bool,
-}
-
-impl MountSpec {
-    /// The path; of a manifest that was checked, it is one.
-    pub fn at(&self) -> Path {
-        self.path.parse().unwrap_or_else(|_| Path::root())
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let path: Path = self.path.parse().map_err(|error| format!("{:?}: {error}", self.path))?;
-        let is_free = path.strip("/workspace").is_some() || path.strip("/tools").is_some();
-        if !self.from.is_empty() && (!is_free || path.as_str() == "/tools") {
-            return Err(format!(
-                "{path}: only /workspace, and what is beneath it or /tools, can be mounted on"
-            ));
-        }
-        if matches!(self.access, Access::Budgeted(_)) && path.as_str() != "/wallet" {
-            return Err(format!("{path}: only /wallet has a budget"));
-        }
-        if self.from.is_empty() && (self.cow || self.trigger) {
-            return Err(format!("{path}: cow and trigger need a from"));
-        }
-        Ok(())
-    }
-}
-
-/// `[dm]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Dm {
-    /// Who is heard.
-    pub policy: Policy,
-    /// Let in besides the owner.
-    pub allow: Vec<Npub>,
-    /// Leading zero bits that a stranger's wrap or kind 4 event must have (NIP-13); 0 for none.
-    pub pow_bits: u8,
-    /// Whether messages to more than two people are taken in.
-    pub rooms: bool,
-}
-
-/// Who is heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// Only the owner.
-    Owner,
-    /// The owner and those listed.
-    Allowlist,
-    /// As allowlist; a stranger gets a code that the owner can let in.
-    #[default]
-    Pairing,
-    /// Anybody.
-    Open,
-}
-
-/// `[replies]`: a bucket for each correspondent, a smaller one for bots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Replies {
-    /// Replies at once to one person.
-    pub burst: u32,
-    /// Refill, a minute.
-    pub per_minute: u32,
-    /// Replies at once to one bot.
-    pub bot_burst: u32,
-    /// Refill, an hour.
-    pub bot_per_hour: u32,
-}
-
-impl Default for Replies {
-    fn default() -> Self {
-        Self { burst: 100, per_minute: 20, bot_burst: 10, bot_per_hour: 30 }
-    }
-}
-
-/// `[nostr]`: what the agent may publish by itself, and which relays it may ask besides the node's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Nostr {
-    /// Kinds of events; those in [`template::FORBIDDEN`] never.
-    pub kinds: Vec<u16>,
-    /// Relays that `/nostr/query` may name.
-    pub relays: Vec<RelayUrl>,
-}
-
-impl Default for Nostr {
-    /// Notes and articles.
-    fn default() -> Self {
-        Self { kinds: vec![1, 30_023], relays: Vec::new() }
-    }
 }
 
 /// Whether and how tick records leave the node.
@@ -465,22 +292,6 @@ impl Manifest {
     }
 }
 
-impl Nostr {
-    fn check(&self) -> Result<(), ManifestError> {
-        if self.kinds.len() > KINDS_MAX {
-            return Err(ManifestError::TooManyKinds);
-        }
-        if self.relays.len() > RELAYS_MAX {
-            return Err(ManifestError::TooManyRelays);
-        }
-        let forbidden = |kind: &u16| template::forbidden(*kind).map(|why| (*kind, why));
-        match self.kinds.iter().find_map(forbidden) {
-            Some((kind, why)) => Err(ManifestError::KindForbidden { kind, why }),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Whether a string may name an agent.
 pub fn is_name(name: &str) -> bool {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -498,20 +309,6 @@ mod tests {
         assert_eq!(manifest.replies.burst, 100);
         assert_eq!((manifest.http.allow.len(), manifest.http.per_day), (0, 1000));
         assert_eq!(Manifest::parse(&manifest.to_toml()).unwrap(), manifest);
-    }
-
-    #[test]
-    fn kinds_that_are_never_published_cannot_be_listed() {
-        let of = |nostr: &str| Manifest::parse(&format!("name = \"alice\"\n[nostr]\n{nostr}\n"));
-        let manifest = of("kinds = [1, 7]\nrelays = [\"wss://relay.example\"]").unwrap();
-        assert_eq!((manifest.nostr.kinds.len(), manifest.nostr.relays.len()), (2, 1));
-        assert_eq!(Manifest::parse(&manifest.to_toml()).unwrap(), manifest);
-        assert_eq!(Manifest::parse("name = \"alice\"").unwrap().nostr.kinds, [1, 30_023]);
-        for bad in
-            ["kinds = [1, 5]", "kinds = [22242]", "kinds = [65541]", "relays = [\"http://x\"]", "kind = [1]"]
-        {
-            assert!(of(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
