@@ -24,8 +24,13 @@ const WITHIN_MS: u64 = 500;
 const ROUTES: [Route; 2] = [Route { payer: 0, payee: 1 }, Route { payer: 1, payee: 0 }];
 /// Amounts are this and up to as much again: on the chain none of them is too small to exist.
 const AMOUNT_MSAT: u64 = 1_500_000;
-/// Blocks mined at once after a closure, and how often: more than every delay there is.
+/// After a closure blocks come one by one, as they do, so long as payments are claimed: a claim pays its fee with a coin of
+/// the wallet's, and the next one with what is left of that, a block later.
+const ONE_BY_ONE: u32 = 48;
+/// Then so many at once. So often at least: payments to nobody come back after 200 blocks at most, and are in no balance
+/// before. And so often at most: more than every delay there is.
 const BLOCKS: u32 = 24;
+const TIMES_MIN: u32 = 12;
 const TIMES: u32 = 40;
 /// What a closure may cost both sides together, in satoshi.
 const COST_MAX_SAT: u64 = 100_000;
@@ -189,16 +194,19 @@ impl Stage {
     }
 
     /// Lets the chain go on until every payment is over and all coins are back; answers what that cost.
-    async fn wind_up(&mut self, mut flight: Flight, report: &mut Report) -> Result<u64> {
+    async fn wind_up(&mut self, flight: Flight, report: &mut Report) -> Result<u64> {
         let mut is_done = false;
-        for _ in 0..TIMES {
+        for _ in 0..ONE_BY_ONE {
+            self.world.mine(1).await?;
+        }
+        for times in 1..=TIMES {
             self.world.mine(BLOCKS).await?;
-            if flight.is_over()? && self.is_back().await? {
+            if times >= TIMES_MIN && self.is_back().await? {
                 is_done = true;
                 break;
             }
         }
-        ensure!(is_done, "not all coins are back after {} blocks", BLOCKS * TIMES);
+        ensure!(is_done, "not all coins are back after {} blocks", ONE_BY_ONE + BLOCKS * TIMES);
         let ended = flight.end(&self.customers).await?;
         let before: u64 = self.should.iter().sum();
         let sum = round::book(&ended, &mut self.should);

@@ -98,14 +98,6 @@ impl Flight {
         Ok(u32::try_from(self.paying.len())?)
     }
 
-    /// Notes those that are over; answers whether all are.
-    pub(super) fn is_over(&mut self) -> Result<bool> {
-        while let Some(ended) = self.paying.try_join_next() {
-            self.ended.push(ended??);
-        }
-        Ok(self.paying.is_empty())
-    }
-
     /// Waits for all; what is unknown by then is looked up until it is known.
     pub(super) async fn end(mut self, customers: &[Customer]) -> Result<Vec<Ended>> {
         while let Some(ended) = self.paying.join_next().await {
