@@ -9,6 +9,7 @@ use oa_nips::nip05;
 use oa_nips::nostr::RelayUrl;
 use oa_node::agent::manifest::{Manifest, Npub};
 use oa_node::engine::Programs;
+use oa_node::money::{BadSource, FRESH, Source};
 use oa_node::namespace::mount::Access;
 use oa_node::node::JournalLimits;
 use serde::Deserialize;
@@ -119,6 +120,50 @@ pub(crate) struct Wallet {
     /// What a dollar costs, in satoshi; without it no dollars are changed into bitcoin.
     #[serde(default)]
     pub(crate) sats_per_usd: Option<u64>,
+    /// Or where that is read.
+    #[serde(default)]
+    pub(crate) rate: Option<PriceSource>,
+}
+
+/// `[wallet.rate]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PriceSource {
+    /// Answers a JSON document.
+    pub(crate) url: String,
+    /// Where in it the price of one bitcoin in US dollars stands (RFC 6901).
+    pub(crate) pointer: String,
+    /// It is asked once in so many seconds.
+    #[serde(default = "rate_every_s")]
+    pub(crate) every_s: u64,
+    /// What it said may be spent by for so long, in seconds.
+    #[serde(default = "rate_fresh_s")]
+    pub(crate) fresh_s: u64,
+}
+
+fn rate_every_s() -> u64 {
+    60
+}
+
+fn rate_fresh_s() -> u64 {
+    FRESH.as_secs()
+}
+
+impl PriceSource {
+    /// # Errors
+    /// The key that is wrong, and why.
+    pub(crate) fn source(&self) -> std::result::Result<Source, (&'static str, BadSource)> {
+        let seconds = Duration::from_secs;
+        Source::new(&self.url, &self.pointer, seconds(self.every_s), seconds(self.fresh_s)).map_err(|error| {
+            let key = match error {
+                BadSource::Url(_) => "url",
+                BadSource::Pointer => "pointer",
+                BadSource::Every => "every_s",
+                BadSource::Fresh => "fresh_s",
+            };
+            (key, error)
+        })
+    }
 }
 
 /// `[relay]`
@@ -198,6 +243,17 @@ impl Config {
                 return Err(wrong(
                     &format!("srv.{name}.access"),
                     "is neither read_only nor read_write".to_owned(),
+                ));
+            }
+        }
+        if let Some((wallet, rate)) =
+            config.wallet.as_ref().and_then(|wallet| Some((wallet, wallet.rate.as_ref()?)))
+        {
+            rate.source().map_err(|(key, error)| wrong(&format!("wallet.rate.{key}"), error.to_string()))?;
+            if wallet.sats_per_usd.is_some() {
+                return Err(wrong(
+                    "wallet.rate",
+                    "stands beside sats_per_usd: a rate is set or read".to_owned(),
                 ));
             }
         }
@@ -284,6 +340,12 @@ bytes_max = 1073741824
 # [wallet]
 # nwc_file = "node.nwc"
 # sats_per_usd = 1000
+# Or instead of that, where the price of one bitcoin in US dollars is read: a JSON document, and where it stands in it.
+# [wallet.rate]
+# url = "https://api.coinbase.com/v2/prices/BTC-USD/spot"
+# pointer = "/data/amount"
+# every_s = 60
+# fresh_s = 300
 
 [relay]
 # The bundled relay. Without it, `relays` must name at least one.
@@ -344,5 +406,32 @@ mod tests {
         assert!(twice.starts_with("line 6: agents.1.name: "), "{twice}");
         // What is left out is looked for where it would be.
         assert_eq!(line("\n[[agents]]\nname = \"a\"\n", "agents.0.program"), 2);
+    }
+
+    #[test]
+    fn a_rate_is_set_or_read_and_errors_name_the_key() {
+        let wallet = "[wallet]\nnwc_file = \"n\"\n";
+        let read = format!("{wallet}[wallet.rate]\nurl = \"https://a.b/c\"\npointer = \"/usd\"\n");
+        assert!(Config::parse(&read).is_ok());
+        for (more, key) in [
+            ("every_s = 0", "wallet.rate.every_s"),
+            ("every_s = 200", "wallet.rate.fresh_s"),
+            ("fresh_s = 86401", "wallet.rate.fresh_s"),
+        ] {
+            let refused = Config::parse(&format!("{read}{more}\n")).unwrap_err();
+            assert!(refused.contains(&format!("{key}: not from")), "{refused}");
+        }
+        for (right, bad, words) in [
+            ("https://a.b/c", "ftp://a.b", "line 4: wallet.rate.url: the url is neither"),
+            ("/usd", "usd", "line 5: wallet.rate.pointer: not a JSON pointer"),
+            ("/usd", "/u~2", "line 5: wallet.rate.pointer: "),
+            ("pointer", "pointr", "pointr"),
+        ] {
+            let refused = Config::parse(&read.replace(right, bad)).unwrap_err();
+            assert!(refused.contains(words), "{refused}");
+        }
+        let both = Config::parse(&read.replace("\"n\"", "\"n\"\nsats_per_usd = 1")).unwrap_err();
+        assert!(both.starts_with("line 4: wallet.rate: stands beside"), "{both}");
+        assert!(Config::parse(&format!("{wallet}rate = 3\n")).unwrap_err().contains("line 3"));
     }
 }

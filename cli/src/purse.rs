@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oa_node::money::{self, Rate, Uri};
+use oa_node::money::{self, Pricing, Rate, Uri};
 
 use crate::config;
 use crate::error::{Error, Kind, Result};
@@ -18,6 +18,10 @@ const FILE: &str = "node.nwc";
 pub(crate) fn of_config(home: &Path, wallet: &config::Wallet) -> Result<money::Config> {
     let rate = wallet.sats_per_usd.map(Rate::from_sats_per_usd).transpose();
     let rate = rate.map_err(|error| Error::new(Kind::Usage, format!("wallet.sats_per_usd: {error}")))?;
+    let source = wallet.rate.as_ref().map(config::PriceSource::source).transpose();
+    let source =
+        source.map_err(|(key, error)| Error::new(Kind::Usage, format!("wallet.rate.{key}: {error}")))?;
+    let rate = source.map(Pricing::Source).or(rate.map(Pricing::Fixed));
     Ok(money::Config { uri: read(&home.join(&wallet.nwc_file))?, rate })
 }
 
@@ -73,7 +77,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         assert!(of_home(home.path(), None).unwrap().is_none());
         assert!(hint(home.path()).is_none());
-        let wallet = config::Wallet { nwc_file: FILE.into(), sats_per_usd: Some(0) };
+        let wallet = config::Wallet { nwc_file: FILE.into(), sats_per_usd: Some(0), rate: None };
         assert!(of_config(home.path(), &wallet).unwrap_err().message.contains("sats_per_usd"));
         let wallet = config::Wallet { sats_per_usd: Some(1000), ..wallet };
         assert_eq!(of_config(home.path(), &wallet).unwrap_err().kind, Kind::NotFound);

@@ -14,6 +14,7 @@
 //! is kept of each payment, invoice and transfer; `leave` counts what agents
 //! may spend; `pay` begins payments and `course` carries them to their end,
 //! unless they are `stranded`;
+//! `rate` is what a dollar costs;
 //! `income` makes invoices and attributes what comes in; `watch` is the driver that looks after both; `opening`
 //! compares the ledger with the wallet. The files are `crate::serve::wallet`'s.
 
@@ -30,6 +31,7 @@ mod link;
 mod opening;
 mod order;
 mod pay;
+mod rate;
 mod stranded;
 #[cfg(test)]
 mod tests;
@@ -40,8 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oa_nips::hex::Hash;
-use oa_wallet::fx::Fx;
-pub use oa_wallet::fx::Rate;
+pub use oa_wallet::fx::{FRESH, Rate};
 use oa_wallet::msat::Msat;
 pub use oa_wallet::nwc::uri::{Uri, UriError};
 use tokio::sync::{Notify, watch as signal};
@@ -51,13 +52,16 @@ use tokio_util::task::TaskTracker;
 pub(crate) use accounts::holder;
 pub use cap::{Cap, Caps};
 pub(crate) use leave::Under;
-pub(crate) use order::{Ended, InvoiceAsked, PayAsked, SettleAsked, TransferAsked};
+pub(crate) use order::{Ended, InvoiceAsked, PayAsked, RateAsked, SettleAsked, TransferAsked};
 pub(crate) use pay::Payer;
+pub use rate::{BadSource, Pricing, Source};
 pub(crate) use watch::start;
 
 use self::bank::Bank;
 use self::book::Book;
+use self::rate::Exchange;
 use self::watch::Watched;
+use crate::drivers::http::Client;
 use crate::drivers::nostr::Pool;
 use crate::store::Store;
 use crate::time::Time;
@@ -67,15 +71,8 @@ use crate::time::Time;
 pub struct Config {
     /// The connection to it. It holds a secret, which `Debug` does not show.
     pub uri: Uri,
-    /// What a dollar costs, as the operator set it; without it dollars and bitcoin are not changed into each other.
-    pub rate: Option<Rate>,
-}
-
-impl Config {
-    /// By which dollars and bitcoin are compared.
-    pub(crate) fn fx(&self) -> Option<Fx> {
-        self.rate.map(Fx::Fixed)
-    }
+    /// What a dollar costs; without it dollars and bitcoin are not changed into each other.
+    pub rate: Option<Pricing>,
 }
 
 /// The accounts of a node, and the wallet under them. Clones are handles to the same ones.
@@ -89,7 +86,7 @@ struct Inner {
     book: Book,
     bank: Arc<dyn Bank>,
     time: Arc<dyn Time>,
-    fx: Option<Fx>,
+    exchange: Option<Exchange>,
     pace: Pace,
     /// Payments that a task of this process carries, by the key of their call; the signal ends with the task.
     courses: Mutex<HashMap<Hash, signal::Receiver<()>>>,
@@ -148,17 +145,30 @@ impl Money {
     /// Connects to the wallet. Payments that were under way wait for [`start`].
     ///
     /// Must be called within a tokio runtime.
-    pub(crate) fn connect(config: &Config, pool: &Pool, store: Store, time: Arc<dyn Time>) -> Self {
+    pub(crate) fn connect(
+        config: &Config,
+        pool: &Pool,
+        http: &Arc<Client>,
+        store: Store,
+        time: Arc<dyn Time>,
+    ) -> Self {
         let bank = Arc::new(link::Nwc::connect(&config.uri, pool));
-        Self::new(bank, config.fx(), store, time, Pace::default())
+        let exchange = config.rate.as_ref().map(|pricing| Exchange::new(pricing, http.clone()));
+        Self::new(bank, exchange, store, time, Pace::default())
     }
 
-    fn new(bank: Arc<dyn Bank>, fx: Option<Fx>, store: Store, time: Arc<dyn Time>, pace: Pace) -> Self {
+    fn new(
+        bank: Arc<dyn Bank>,
+        exchange: Option<Exchange>,
+        store: Store,
+        time: Arc<dyn Time>,
+        pace: Pace,
+    ) -> Self {
         let inner = Inner {
             book: Book::new(store),
             bank,
             time,
-            fx,
+            exchange,
             pace,
             courses: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -173,11 +183,6 @@ impl Money {
     /// Whether the wallet says that its money is worth nothing.
     pub(crate) fn is_play(&self) -> bool {
         self.known().network.as_deref() == Some(bank::PLAY_MONEY)
-    }
-
-    /// The exchange rate, where the operator has set one.
-    pub(crate) fn fx(&self) -> Option<Fx> {
-        self.inner.fx
     }
 
     fn now_ms(&self) -> u64 {

@@ -132,6 +132,16 @@ pub struct Known {
     pub good: Option<Reading>,
     /// The first reading of a jump that nobody has confirmed yet.
     pub jumped: Option<Reading>,
+    /// Until when the operator lets the good one be spent by however old it is, in milliseconds since 1970; the next
+    /// good one ends that.
+    #[serde(default)]
+    pub until_ms: Option<u64>,
+}
+
+impl Known {
+    fn good(reading: Reading) -> Self {
+        Self { good: Some(reading), ..Self::default() }
+    }
 }
 
 /// Where the rate comes from.
@@ -168,7 +178,7 @@ pub enum Unknown {
     Jumped { good: Rate, jumped: Rate },
 }
 
-/// A confirmation of something else than what is held: it moved on while the operator was reading.
+/// A confirmation of something else than what is held or old: it moved on while the operator was reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no exchange rate of {0} waits to be confirmed")]
 pub struct NotHeld(pub Rate);
@@ -187,7 +197,7 @@ impl Fx {
         let Self::Oracle { config, known } = self else { return Verdict::Ignored };
         let reading = Reading { rate, at_ms: at_ms.min(now_ms) };
         let Some(good) = known.good else {
-            *known = Known { good: Some(reading), jumped: None };
+            *known = Known::good(reading);
             return Verdict::Accepted;
         };
         let latest_ms = known.jumped.map_or(good.at_ms, |jumped| jumped.at_ms.max(good.at_ms));
@@ -201,7 +211,7 @@ impl Fx {
                 && reading.at_ms.saturating_sub(jumped.at_ms) >= millis(config.confirm_after)
         });
         if confirmed || !good.rate.jumps_to(rate, percent) {
-            *known = Known { good: Some(reading), jumped: None };
+            *known = Known::good(reading);
             return Verdict::Accepted;
         }
         // The same jump keeps the time of its first reading; another one begins anew.
@@ -212,14 +222,18 @@ impl Fx {
         Verdict::Held { good: good.rate, jumped: held.rate }
     }
 
-    /// The operator confirms a jump to `rate`, as shown by [`Unknown::Jumped`].
+    /// The operator takes `rate` for right at this moment: the jump to it, as [`Unknown::Jumped`] shows it, or, where
+    /// none waits, the last good reading though it is old. `until_ms` is until when it may be spent by without a new
+    /// reading, where that is longer than [`Config::fresh`].
     ///
     /// # Errors
-    /// When that rate is not what is held.
-    pub fn confirm(&mut self, rate: Rate, now_ms: u64) -> Result<(), NotHeld> {
+    /// When that rate is neither.
+    pub fn confirm(&mut self, rate: Rate, now_ms: u64, until_ms: Option<u64>) -> Result<(), NotHeld> {
         match self {
-            Self::Oracle { known, .. } if known.jumped.is_some_and(|jumped| jumped.rate == rate) => {
-                *known = Known { good: Some(Reading { rate, at_ms: now_ms }), jumped: None };
+            Self::Oracle { known, .. }
+                if known.jumped.or(known.good).is_some_and(|reading| reading.rate == rate) =>
+            {
+                *known = Known { until_ms, ..Known::good(Reading { rate, at_ms: now_ms }) };
                 Ok(())
             }
             _ => Err(NotHeld(rate)),
@@ -241,7 +255,8 @@ impl Fx {
         }
         // In both directions: a clock that was set back must not keep an old rate alive.
         let age_ms = now_ms.abs_diff(good.at_ms);
-        if age_ms > millis(config.fresh) {
+        let is_let = now_ms >= good.at_ms && known.until_ms.is_some_and(|until_ms| now_ms <= until_ms);
+        if age_ms > millis(config.fresh) && !is_let {
             Err(Unknown::Stale { age_s: age_ms / 1000 })
         } else {
             Ok(good.rate)
@@ -377,10 +392,30 @@ mod tests {
     fn the_operator_confirms_what_is_held_and_nothing_else() {
         let mut fx = oracle();
         fx.read(rate(2000), T0 + 1, T0 + 1);
-        assert_eq!(fx.confirm(rate(1999), T0 + 2), Err(NotHeld(rate(1999))));
-        assert_eq!(fx.confirm(rate(2000), T0 + 2), Ok(()));
+        assert_eq!(fx.confirm(rate(1999), T0 + 2, None), Err(NotHeld(rate(1999))));
+        assert!(fx.confirm(rate(1000), T0 + 2, None).is_err(), "the source says otherwise by now");
+        assert_eq!(fx.confirm(rate(2000), T0 + 2, None), Ok(()));
         assert_eq!(fx.rate(T0 + 3), Ok(rate(2000)));
-        assert!(fx.confirm(rate(2000), T0 + 4).is_err());
+        assert!(Fx::Fixed(rate(5)).confirm(rate(5), T0, None).is_err());
+    }
+
+    #[test]
+    fn the_operator_lets_an_old_rate_live_until_a_time_and_no_jump_hides_behind_that() {
+        let mut fx = oracle();
+        assert!(fx.confirm(rate(1001), T0 + 9 * MINUTE, None).is_err(), "not what was read");
+        fx.confirm(rate(1000), T0 + 9 * MINUTE, None).unwrap();
+        assert_eq!(fx.rate(T0 + 14 * MINUTE), Ok(rate(1000)));
+        assert!(fx.rate(T0 + 15 * MINUTE).is_err(), "as long as any reading");
+        fx.confirm(rate(1000), T0 + 15 * MINUTE, Some(T0 + 75 * MINUTE)).unwrap();
+        assert_eq!(fx.rate(T0 + 75 * MINUTE), Ok(rate(1000)));
+        assert!(fx.rate(T0 + 76 * MINUTE).is_err() && fx.rate(T0).is_err(), "nor by a clock set back");
+        let at = T0 + 30 * MINUTE;
+        assert!(matches!(fx.read(rate(2000), at, at), Verdict::Held { .. }));
+        assert!(matches!(fx.rate(at), Err(Unknown::Jumped { .. })));
+        assert_eq!(fx.read(rate(1001), at + 1, at + 1), Verdict::Accepted);
+        assert!(fx.rate(at + 6 * MINUTE).is_err(), "a new reading has its own time");
+        let kept = serde_json::from_str::<Known>(r#"{"good":null,"jumped":null}"#).unwrap();
+        assert_eq!(kept, Known::default(), "as it was written before");
     }
 
     #[test]

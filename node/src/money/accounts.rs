@@ -131,7 +131,7 @@ impl Money {
     /// # Errors
     /// Where a cap is in dollars, and no exchange rate is known.
     pub(crate) fn used(&self, holder: &Holder, caps: &Caps) -> Result<(Option<Msat>, Used<Msat>), Error> {
-        let limits = caps.limits(self.inner.fx.as_ref(), self.now_ms());
+        let limits = caps.limits(self.fx().as_ref(), self.now_ms());
         let limits = limits.map_err(|error| said(Code::Unavailable, error.to_string()))?;
         let per_tick = limits.per_tick;
         Ok((per_tick, Budget::new(limits, self.usage(holder)?).standing(self.now_s())))

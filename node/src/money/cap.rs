@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use oa_wallet::budget::{Limits, PerPeriod, Period, Scopes};
-use oa_wallet::fx::Fx;
+use oa_wallet::fx::{Fx, Unknown};
 use oa_wallet::msat::{MicroUsd, Msat, ParseError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -21,12 +21,18 @@ pub enum Cap {
 }
 
 impl Cap {
-    /// What it is in bitcoin at `now_ms`; nothing where it is dollars and nobody can say.
-    fn msat(self, fx: Option<&Fx>, now_ms: u64) -> Option<Msat> {
-        match self {
-            Self::Msat(msat) => Some(msat),
-            Self::Usd(usd) => fx?.rate(now_ms).ok()?.to_msat(usd),
-        }
+    /// What it is in bitcoin at `now_ms`.
+    ///
+    /// # Errors
+    /// Where it is dollars and nobody can say.
+    fn msat(self, fx: Option<&Fx>, now_ms: u64) -> Result<Msat, NoRate> {
+        let usd = match self {
+            Self::Msat(msat) => return Ok(msat),
+            Self::Usd(usd) => usd,
+        };
+        let fx = fx.ok_or(NoRate::Unset(self))?;
+        let rate = fx.rate(now_ms).map_err(|why| NoRate::Refused { cap: self, why })?;
+        rate.to_msat(usd).ok_or(NoRate::TooLarge(self))
     }
 }
 
@@ -80,13 +86,13 @@ pub struct Caps {
 
 /// A cap in dollars while nobody can say what a dollar is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the cap of {0} cannot be counted in bitcoin: no exchange rate is known")]
-pub(super) struct NoRate(Cap);
-
-impl Cap {
-    fn known(self, fx: Option<&Fx>, now_ms: u64) -> Result<Msat, NoRate> {
-        self.msat(fx, now_ms).ok_or(NoRate(self))
-    }
+pub(super) enum NoRate {
+    #[error("the cap of {0} cannot be counted in bitcoin: the operator has set no exchange rate")]
+    Unset(Cap),
+    #[error("the cap of {cap} cannot be counted in bitcoin: {why}")]
+    Refused { cap: Cap, why: Unknown },
+    #[error("the cap of {0} is more bitcoin than can be counted")]
+    TooLarge(Cap),
 }
 
 impl Caps {
@@ -95,7 +101,7 @@ impl Caps {
     /// # Errors
     /// [`NoRate`]: then nothing is spent.
     pub(super) fn limits(&self, fx: Option<&Fx>, now_ms: u64) -> Result<Limits<Msat>, NoRate> {
-        let known = |cap: Option<Cap>| cap.map(|cap| cap.known(fx, now_ms)).transpose();
+        let known = |cap: Option<Cap>| cap.map(|cap| cap.msat(fx, now_ms)).transpose();
         // Counted by the day in any case, so that a cap that is set at noon knows of the morning.
         let amount = known(self.per_day)?.unwrap_or(Msat::SUPPLY);
         Ok(Limits {

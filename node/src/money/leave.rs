@@ -58,9 +58,9 @@ impl Money {
     /// Where a cap is in dollars, and no exchange rate is known.
     pub(super) fn leave(&self, under: &Under) -> Result<Leave, Error> {
         let Under { caps, tick, consent } = *under;
-        let (fx, now_ms) = (self.inner.fx.as_ref(), self.now_ms());
-        let limits = caps.limits(fx, now_ms).map_err(|error| said(Code::Unavailable, error.to_string()))?;
-        Ok(Leave { limits, unasked: caps.unasked(fx, now_ms), tick, consent })
+        let (fx, now_ms) = (self.fx(), self.now_ms());
+        let limits = caps.limits(fx.as_ref(), now_ms).map_err(|error| said(Code::Unavailable, error.to_string()))?;
+        Ok(Leave { limits, unasked: caps.unasked(fx.as_ref(), now_ms), tick, consent })
     }
 
     /// Whether a payment needs consent first: where what it can cost, on top of what was spent today without consent,
@@ -79,7 +79,7 @@ impl Money {
     /// What an agent has spent today without consent, and how much is left of the threshold.
     pub(crate) fn unasked(&self, holder: &Holder, caps: &Caps) -> Option<(Msat, Msat)> {
         let usage = usage(&self.inner.book.rows(), UNASKED, holder).ok()?;
-        let limits = caps.unasked(self.inner.fx.as_ref(), self.now_ms());
+        let limits = caps.unasked(self.fx().as_ref(), self.now_ms());
         let standing = Budget::new(limits, usage).standing(self.now_s());
         Some((standing.spent.saturating_add(standing.reserved), standing.remaining?))
     }

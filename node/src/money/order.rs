@@ -1,6 +1,7 @@
 //! What is written to the files of a wallet, read: a payment, an invoice, a transfer. Pure.
 
 use oa_nips::hex::Hash;
+use oa_wallet::fx::Rate;
 use oa_wallet::msat::Msat;
 use oa_wallet::nwc::bill::Bill;
 use serde::Deserialize;
@@ -13,6 +14,9 @@ use crate::namespace::Error;
 const DESCRIPTION_BYTES_MAX: usize = 639;
 /// How long an invoice can be paid, in seconds: a minute at least, a month at most.
 const EXPIRY_S: std::ops::RangeInclusive<u64> = 60..=30 * 24 * 3600;
+
+/// How long an operator may let a rate be spent by, in seconds: a week, after which it is set in the configuration.
+const RATE_FOR_S_MAX: u64 = 7 * 24 * 3600;
 
 /// A payment that is asked for: a bolt11 invoice by itself, or followed by an amount, or as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -148,6 +152,31 @@ impl SettleAsked {
     }
 }
 
+/// The exchange rate that an operator takes for right: millisatoshi for a dollar, or
+/// `{"msat_per_usd":…,"for_s"?}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RateAsked {
+    pub(crate) msat_per_usd: Rate,
+    /// For how long it may be spent by without a new reading.
+    #[serde(default)]
+    pub(crate) for_s: Option<u64>,
+}
+
+impl RateAsked {
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Error> {
+        let text = text(body)?;
+        let asked =
+            if text.starts_with('{') { json(text)? } else { Self { msat_per_usd: json(text)?, for_s: None } };
+        if asked.for_s.is_some_and(|seconds| seconds > RATE_FOR_S_MAX) {
+            return Err(invalid(format!("for_s: over {RATE_FOR_S_MAX}")));
+        }
+        Ok(asked)
+    }
+}
+
 fn text(body: &[u8]) -> Result<&str, Error> {
     std::str::from_utf8(body).map(str::trim).map_err(|_| invalid("what is written is not UTF-8"))
 }
@@ -227,5 +256,12 @@ mod tests {
             assert_eq!(TransferAsked::parse(bad.as_bytes()).unwrap_err().code, Code::InvalidInput, "{bad}");
         }
         assert!(PayAsked::parse(&[0xff]).is_err());
+        for bad in ["", "0", "-1", "1.5", "x", "{}", r#"{"msat_per_usd":1,"for_s":604801}"#] {
+            assert_eq!(RateAsked::parse(bad.as_bytes()).unwrap_err().code, Code::InvalidInput, "{bad}");
+        }
+        assert_eq!(
+            RateAsked::parse(b" 1000000\n").unwrap().msat_per_usd.msat_per_usd(),
+            Msat::from_sat(1000)
+        );
     }
 }

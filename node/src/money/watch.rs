@@ -61,7 +61,11 @@ pub(crate) fn start(money: Money, shared: &Arc<Shared>, cancel: CancellationToke
                 tracing::error!(%error, "payments that were under way cannot be read");
                 tokio::time::sleep(COMPARE_AGAIN).await;
             }
-            Box::pin(money.drive()).await;
+            tokio::select! {
+                biased;
+                () = Box::pin(money.drive()) => {}
+                () = Box::pin(money.follow_rate()) => {}
+            }
         };
         cancel.run_until_cancelled(driven).await;
         money.inner.cancel.cancel();

@@ -158,7 +158,7 @@ fn services(
     let (subscriptions, subscribed) = Subscriptions::new(store.clone(), port.clone(), time.clone());
     let vault = Vault::new(store.clone(), keyring.clone());
     let (sockets, arriving) = Sockets::new(store.clone(), http.clone(), vault, tenure.clone(), time.clone());
-    let connect = |wallet| Money::connect(wallet, pool, store.clone(), time.clone());
+    let connect = |wallet| Money::connect(wallet, pool, &http, store.clone(), time.clone());
     let parts = serve::Parts {
         sockets,
         money: config.wallet.as_ref().map(connect),
@@ -240,6 +240,7 @@ fn shared(
     let manifests = Arc::new(Manifests::default());
     Arc::new(Shared {
         store: parts.store.clone(),
+        decided: parts.store.as_decided(),
         keyring: parts.keyring.clone(),
         time: parts.time.clone(),
         notices,

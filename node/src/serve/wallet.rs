@@ -1,5 +1,5 @@
 //! `/wallet/{balance,fx,budget,pay,invoice,history/}`: an agent's account. `/wallet` in the node's tree is the
-//! operator's, with `accounts`, `transfer` and `settle` besides.
+//! operator's, with `accounts`, `transfer`, `settle` and `rate` besides.
 //!
 //! What moves money is journaled and can be looked up: the call's key names the payment, so that a tick that runs again
 //! pays once. A turn that somebody else than the owner began finds no wallet, unless the manifest says otherwise
@@ -7,14 +7,15 @@
 
 use std::sync::Arc;
 
-use oa_nips::files::Code;
 use oa_wallet::account::Holder;
 use oa_wallet::budget::Consent;
 use serde_json::{Value, json};
 
 use super::{Parts, at};
 use crate::agent::envelope::Trust;
-use crate::money::{InvoiceAsked, Money, PayAsked, Payer, SettleAsked, TransferAsked, Under, holder};
+use crate::money::{
+    InvoiceAsked, Money, PayAsked, Payer, RateAsked, SettleAsked, TransferAsked, Under, holder,
+};
 use crate::namespace::blocks::{Computed, Rows};
 use crate::namespace::error::Error;
 use crate::namespace::mount::Mounts;
@@ -37,7 +38,7 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
 pub(super) fn mount_node(mounts: &mut Mounts, parts: &Parts) {
     let Some(money) = &parts.money else { return };
     let (shown, listed, moved, known) = (money.clone(), money.clone(), money.clone(), money.clone());
-    let (settled, ended) = (money.clone(), money.clone());
+    let (settled, ended, confirmed) = (money.clone(), money.clone(), money.clone());
     let folder = common(money)
         .value_async("balance", move |cx| {
             let money = shown.clone();
@@ -75,7 +76,15 @@ pub(super) fn mount_node(mounts: &mut Mounts, parts: &Parts) {
                 let found = SettleAsked::parse(body).and_then(|asked| ended.look_up_settling(&asked));
                 Box::pin(std::future::ready(found))
             },
-        );
+        )
+        // What was confirmed is the rate, and can be confirmed again.
+        .outside("rate", Class::Idempotent, move |_, body| {
+            let money = confirmed.clone();
+            Box::pin(async move {
+                money.confirm_rate(&RateAsked::parse(body)?).await?;
+                Ok(money.shown_rate(true)?.to_string().into_bytes())
+            })
+        });
     mounts.mount(at(WALLET), Arc::new(Wallet { folder: folder.build() }), "money");
 }
 
@@ -85,7 +94,7 @@ fn common(money: &Money) -> Computed {
     let (payer, paid, asker, asked) = (money.clone(), money.clone(), money.clone(), money.clone());
     Computed::new()
         .value("balance", move |cx| Ok(shown.balance(&who(cx))?.to_string().into_bytes()))
-        .value("fx", move |cx| fx(&rated, cx.now_ms))
+        .value("fx", move |cx| Ok(rated.shown_rate(cx.subject.is_none())?.to_string().into_bytes()))
         .queryable(
             "pay",
             move |cx, body| {
@@ -130,13 +139,6 @@ fn payer_of(cx: &Context<'_>) -> Payer {
     let origin = cx.wake.and_then(|wake| wake.envelope.origin.clone());
     let heard = cx.wake.and_then(|wake| wake.envelope.heard.clone());
     Payer { holder: who(cx), under, origin, heard }
-}
-
-fn fx(money: &Money, now_ms: u64) -> Result<Vec<u8>, Error> {
-    let unknown = |reason: String| Error::new(Code::Unavailable, "/", reason);
-    let fx = money.fx().ok_or_else(|| unknown("the operator has set no exchange rate".to_owned()))?;
-    let rate = fx.rate(now_ms).map_err(|error| unknown(error.to_string()))?;
-    Ok(json!({ "msat_per_usd": rate.msat_per_usd(), "source": "fixed" }).to_string().into_bytes())
 }
 
 fn budget(money: Money) -> impl for<'a> Fn(&'a Context<'a>) -> Result<Vec<u8>, Error> + Send + Sync {
@@ -256,6 +258,7 @@ fn readable(path: &Path, change: &Change) -> Result<(), Error> {
         "/invoice" => InvoiceAsked::parse(body).map(drop),
         "/transfer" => TransferAsked::parse(body).map(drop),
         "/settle" => SettleAsked::parse(body).map(drop),
+        "/rate" => RateAsked::parse(body).map(drop),
         _ => Ok(()),
     }
 }

@@ -26,6 +26,7 @@ mod nostr;
 mod nwc;
 mod operator;
 mod plumber;
+mod rate;
 mod remote;
 mod resilience;
 mod rights;
