@@ -8,27 +8,43 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Choice;
 
+/// The heading of options that every command has.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Where everything of ours lives, and how to print.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// The home folder [default: ~/.oa]
-    #[arg(long, env = "OA_HOME", global = true, value_name = "DIR")]
+    #[arg(long, env = "OA_HOME", global = true, value_name = "DIR", help_heading = EVERYWHERE)]
     pub(crate) home: Option<PathBuf>,
-    /// One JSON object a line on stdout, everything else on stderr
-    #[arg(long, global = true)]
+    /// One JSON object a line on stdout, everything else on stderr; a file's bytes come as they are
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
     /// A file with the passphrase of this home's encrypted keys; without it, systemd's credential oa-passphrase, or a
     /// prompt
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
     pub(crate) passphrase_file: Option<PathBuf>,
-    /// What to log on stderr, as error, warn, info, debug, trace or a filter such as oa_node=debug
-    #[arg(long, env = "OA_LOG", global = true, value_name = "FILTER")]
+    /// What to log on stderr, as error, warn, info, debug, trace or a filter such as oa_node=debug [default: warn]
+    #[arg(long, env = "OA_LOG", global = true, value_name = "FILTER", help_heading = EVERYWHERE)]
     pub(crate) log: Option<String>,
 }
 
+const OA_EXAMPLES: &str = "\
+Examples:
+  oa up                                a relay, a node and an agent to talk to
+  oa dm concierge \"note buy milk\"      talk to it, from another terminal
+  oa agent new alice --dm pairing      another agent
+  oa ls /agents/alice                  its files; cat, tail, write, mount …
+  oa devnet                            two nodes with Lightning wallets and play money";
+
+const OA_NODE_EXAMPLES: &str = "\
+Example, with the operator's npub as `oa key show` prints it on the operator's machine:
+  oa-node --home /var/lib/oa init --operator npub1… --relay wss://relay.example
+  oa-node --home /var/lib/oa run";
+
 /// Agents that live on Nostr.
 #[derive(Debug, Parser)]
-#[command(name = "oa", version, about, max_term_width = 100)]
+#[command(name = "oa", version, max_term_width = 100, after_help = OA_EXAMPLES)]
 pub(crate) struct Oa {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -41,6 +57,7 @@ pub(crate) enum OaCommand {
     /// Start a relay, a node and the concierge, and say how to reach it
     Up(Up),
     /// Send a direct message and print the reply
+    #[command(after_help = "Example:\n  oa dm concierge \"remind me tomorrow at 9 to call Ann\"")]
     Dm(Dm),
     /// Create, list, show and remove agents
     #[command(subcommand)]
@@ -53,6 +70,9 @@ pub(crate) enum OaCommand {
     /// Run the relay alone
     Relay(Relay),
     /// Remember a remote node in this home
+    #[command(
+        after_help = "Example:\n  oa connect npub1… --relay wss://relay.example --key-file operator.key"
+    )]
     Connect(Connect),
     /// List what agents wish for that needs your consent
     Approvals {
@@ -87,12 +107,15 @@ pub(crate) enum OaCommand {
     /// Say what a path is
     Stat(Place),
     /// Print a file
-    Cat(Place),
+    Cat(File),
     /// Call a file, and print what it answers
+    #[command(after_help = "Example:\n  oa call /agents/alice/ctl tick")]
     Call(Content),
     /// Replace a file's content
+    #[command(after_help = "Example:\n  oa write /agents/alice/manifest - < alice.toml")]
     Write(Content),
-    /// Append to a file
+    /// Append to a file: a message to an agent, say
+    #[command(after_help = "Example:\n  oa append /agents/alice/inbox/new '{\"text\":\"hi\"}'")]
     Append(Content),
     /// Print the end of a file, and go on printing what comes
     Tail(Tail),
@@ -125,15 +148,24 @@ pub(crate) struct Connect {
 /// A path of the node's tree.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
+    /// Such as /agents/alice
+    #[arg(default_value = "/", value_parser = tree_path)]
+    pub(crate) path: String,
+}
+
+/// A file of the node's tree.
+#[derive(Debug, Args)]
+pub(crate) struct File {
     /// Such as /agents/alice/status
-    #[arg(default_value = "/")]
+    #[arg(value_parser = tree_path)]
     pub(crate) path: String,
 }
 
 /// A path, and what goes there.
 #[derive(Debug, Args)]
 pub(crate) struct Content {
-    /// Such as /agents/alice/ctl
+    /// Where; `oa ls` shows what there is
+    #[arg(value_parser = tree_path)]
     pub(crate) path: String,
     /// What to send; - reads it from stdin
     #[arg(default_value = "-")]
@@ -146,6 +178,7 @@ pub(crate) struct Content {
 #[derive(Debug, Args)]
 pub(crate) struct One {
     /// Such as /agents/alice/memory/notes
+    #[arg(value_parser = tree_path)]
     pub(crate) path: String,
     #[command(flatten)]
     pub(crate) queue: Queue,
@@ -155,8 +188,10 @@ pub(crate) struct One {
 #[derive(Debug, Args)]
 pub(crate) struct Move {
     /// What is moved
+    #[arg(value_parser = tree_path)]
     pub(crate) from: String,
     /// Where to
+    #[arg(value_parser = tree_path)]
     pub(crate) to: String,
     #[command(flatten)]
     pub(crate) queue: Queue,
@@ -179,6 +214,7 @@ pub(crate) struct Queue {
 #[derive(Debug, Args)]
 pub(crate) struct Tail {
     /// Such as /agents/alice/logs/trace
+    #[arg(value_parser = tree_path)]
     pub(crate) path: String,
     /// Begin with so many lines of what is there
     #[arg(short = 'n', long, default_value_t = 10, value_name = "LINES")]
@@ -222,7 +258,7 @@ pub(crate) struct Dm {
     pub(crate) to: String,
     /// What to say; - reads it from stdin
     pub(crate) text: String,
-    /// How long to wait for the reply
+    /// How long to wait for the reply, as 500ms, 10s or 2m
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub(crate) wait: Duration,
     /// Send and go
@@ -282,7 +318,7 @@ pub(crate) enum Agent {
     },
     /// Take in an agent from a file
     Import(AgentImport),
-    /// Say a word to an agent's ctl: tick, hibernate, stop, resume, claim
+    /// Say a word to an agent's ctl: tick, wake, hibernate, stop, resume, claim, disown
     Ctl {
         /// The agent
         name: String,
@@ -384,9 +420,9 @@ pub(crate) struct Relay {
     pub(crate) memory: bool,
 }
 
-/// A node for a server.
+/// A node of agents, for a server; `oa` steers it.
 #[derive(Debug, Parser)]
-#[command(name = "oa-node", version, about, max_term_width = 100)]
+#[command(name = "oa-node", version, max_term_width = 100, after_help = OA_NODE_EXAMPLES)]
 pub(crate) struct OaNode {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -430,6 +466,16 @@ pub(crate) enum OaNodeCommand {
     Key(crate::commands::node_key::NodeKey),
 }
 
+/// Reads a path of the tree as people type it, and as `oa ls` shows folders: there is nothing but the root to begin at,
+/// and a slash at the end says nothing.
+fn tree_path(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("a path begins with /, such as /agents".to_owned());
+    }
+    let path = text.trim_end_matches('/');
+    Ok(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+}
+
 /// Reads `10s`, `500ms`, `2m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -452,6 +498,21 @@ mod tests {
         use clap::CommandFactory;
         Oa::command().debug_assert();
         OaNode::command().debug_assert();
+    }
+
+    #[test]
+    fn paths_are_read_as_people_type_them() {
+        for (typed, path) in [
+            ("/", "/"),
+            ("/agents", "/agents"),
+            ("/agents/", "/agents"),
+            ("agents/alice", "/agents/alice"),
+            ("/agents/../node", "/agents/../node"),
+            ("//", "/"),
+        ] {
+            assert_eq!(tree_path(typed).as_deref(), Ok(path), "{typed}");
+        }
+        assert!(tree_path("").is_err());
     }
 
     #[test]

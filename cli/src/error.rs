@@ -94,7 +94,26 @@ impl From<OpError> for Error {
             Code::InvalidPath | Code::InvalidInput => Kind::Usage,
             _ => Kind::Failed,
         };
-        Self::new(kind, error.message)
+        Self { kind, hint: next(&error), message: error.message }
+    }
+}
+
+/// What to do about an operation's error, where its path tells.
+fn next(error: &OpError) -> Option<String> {
+    if error.code == Code::NotFound && error.message.starts_with("there is no agent") {
+        return Some("`oa agent list` shows who there is".to_owned());
+    }
+    let (path, reason) = error.message.split_once(": ").filter(|(path, _)| path.starts_with('/'))?;
+    let folder =
+        path.rsplit_once('/').map_or("/", |(folder, _)| if folder.is_empty() { "/" } else { folder });
+    match (error.code, reason) {
+        (Code::NotFound, "no such file") => Some(format!("`oa ls {folder}` shows what there is")),
+        (Code::PermissionDenied, "not allowed") => Some(format!(
+            "`oa ls {folder}` shows what there is for this home's key, and `oa key show` whose that is"
+        )),
+        (Code::IsDir, _) => Some(format!("oa ls {path}")),
+        (Code::NotDir, _) => Some(format!("it is a file: oa cat {path}")),
+        _ => None,
     }
 }
 
@@ -150,5 +169,36 @@ impl From<HomeError> for Error {
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         Self::new(Kind::Failed, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operations_error_says_what_to_do_next() {
+        let hint = |code, message: &str| Error::from(OpError::new(code, message)).hint;
+        for (code, message, wanted) in [
+            (Code::NotFound, "there is no agent named bob", Some("`oa agent list` shows who there is")),
+            (
+                Code::NotFound,
+                "/agents/bob/memory/x: no such file",
+                Some("`oa ls /agents/bob/memory` shows what there is"),
+            ),
+            (Code::NotFound, "/x: no such file", Some("`oa ls /` shows what there is")),
+            (Code::IsDir, "/agents: is a folder", Some("oa ls /agents")),
+            (
+                Code::NotDir,
+                "/agents/bob/status: is no folder",
+                Some("it is a file: oa cat /agents/bob/status"),
+            ),
+            (Code::NotFound, "/wallet/transfer: no account is called \"x\"", None),
+            (Code::Io, "no path here", None),
+        ] {
+            assert_eq!(hint(code, message).as_deref(), wanted, "{message}");
+        }
+        let denied = hint(Code::PermissionDenied, "/agent: not allowed").unwrap_or_default();
+        assert!(denied.starts_with("`oa ls /` shows"), "{denied}");
     }
 }

@@ -2,7 +2,10 @@
 
 use std::io::{IsTerminal, Write};
 
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
+use serde_json::Value;
 
 /// How to print.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +41,43 @@ impl Output {
         let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
     }
 
+    /// An object for people: a line a field, its values in one column.
+    pub(crate) fn fields(self, object: &Value) {
+        let fields = || object.as_object().into_iter().flatten();
+        let width = fields().map(|(key, _)| key.len()).max().unwrap_or_default();
+        for (key, value) in fields() {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            self.say(format!("{key:<width$} {value}"));
+        }
+    }
+
+    /// A QR code for a person's terminal; nothing elsewhere, or for more than a code holds. Black on white whatever the
+    /// terminal's colours are: many phones cannot read the inverse.
+    pub(crate) fn qr(self, text: &str) {
+        if self.is_terminal()
+            && let Ok(code) = QrCode::new(text)
+        {
+            self.say(black_on_white(&code.render::<Dense1x2>().build()));
+        }
+    }
+
     /// Whether a person looks at stdout.
     pub(crate) fn is_terminal(self) -> bool {
         !self.json && std::io::stdout().is_terminal()
+    }
+}
+
+fn black_on_white(code: &str) -> String {
+    code.lines().map(|line| format!("\x1b[30;107m{line}\x1b[0m\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_a_code_has_its_colours_and_gives_them_back() {
+        let code = black_on_white("█ █\n ▄ ");
+        assert_eq!(code, "\x1b[30;107m█ █\x1b[0m\n\x1b[30;107m ▄ \x1b[0m\n");
     }
 }

@@ -114,8 +114,12 @@ fn home(common: &Common) -> Result<PathBuf> {
     })
 }
 
+/// What is logged where nobody says it. The relay's library takes each client that goes away without a word for an
+/// error.
+const LOGGED: &str = "warn,nostr_relay_builder=off";
+
 fn log(filter: Option<&str>) -> Result<()> {
-    let filter = EnvFilter::try_new(filter.unwrap_or("warn"))
+    let filter = EnvFilter::try_new(filter.unwrap_or(LOGGED))
         .map_err(|error| Error::new(Kind::Usage, format!("--log: {error}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Else a log that cannot be written, on a full disk say, panics in whichever thread had something to say.

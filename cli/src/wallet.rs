@@ -20,7 +20,7 @@ pub(crate) const PLAY_MONEY: &str = "play money";
 
 /// A Lightning wallet that is spoken to by Nostr Wallet Connect.
 #[derive(Debug, Parser)]
-#[command(name = "oa-wallet", version, about, max_term_width = 100)]
+#[command(name = "oa-wallet", version, max_term_width = 100)]
 pub(crate) struct OaWallet {
     #[command(flatten)]
     pub(crate) common: Common,

@@ -45,10 +45,7 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
             let status =
                 object(&client.ask(Verb::Read, &format!("/agents/{name}/status"), Vec::new()).await?)?;
             output.object(&status);
-            for (key, value) in status.as_object().into_iter().flatten() {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                output.say(format!("{key:<12} {value}"));
-            }
+            output.fields(&status);
         }
         Agent::Find { what } => find::find(context, &client, &what).await?,
         Agent::Vouch { name } => find::vouch(context, &client, &name).await?,
@@ -72,6 +69,7 @@ async fn ctl(context: &Context, client: &Client, name: &str, word: &str) -> Resu
     context.output.object(&said);
     match said.get("code").and_then(Value::as_str) {
         Some(code) => context.output.say(format!("send {name} \"claim {code}\" within 10 minutes to own it")),
+        None if word == "remove" => context.output.say(format!("{name} is removed for good")),
         None => context.output.say(format!("{name}: {word}, done")),
     }
     Ok(())

@@ -49,7 +49,12 @@ pub(crate) async fn decide(context: &Context, id: &str, yes: bool) -> Result<()>
     let client = connect(context).await?;
     let word = if yes { "approve" } else { "deny" };
     let body = format!("{word} {id}").into_bytes();
-    let said: Value = parse(&client.ask(Verb::Call, "/approvals/ctl", body).await?)?;
+    let said = client.ask(Verb::Call, "/approvals/ctl", body).await.map_err(|error| match error.kind {
+        Kind::NotFound => Error::new(Kind::NotFound, format!("there is no wish {id} for you to decide"))
+            .hint("`oa approvals` lists those that wait, with --all also what was decided"),
+        _ => error,
+    })?;
+    let said: Value = parse(&said)?;
     context.output.object(&said);
     context.output.say(if yes {
         format!("{id} is granted: the node does it now, once")

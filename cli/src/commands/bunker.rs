@@ -62,7 +62,14 @@ pub(crate) async fn run(context: &Context, args: Bunker) -> Result<()> {
         Bunker::List { agent } => list(context, &client, agent).await?,
         Bunker::Revoke { name, agent } => {
             let agent = one(&client, agent).await?;
-            client.ask(Verb::Remove, &format!("/agents/{agent}/bunker/{name}.json"), Vec::new()).await?;
+            let path = format!("/agents/{agent}/bunker/{name}.json");
+            client.ask(Verb::Remove, &path, Vec::new()).await.map_err(|error| match error.kind {
+                Kind::NotFound if error.message.starts_with(&path) => {
+                    Error::new(Kind::NotFound, format!("nobody signs for {agent} as {name}"))
+                        .hint("`oa bunker list` shows who may")
+                }
+                _ => error,
+            })?;
             context.output.object(&json!({ "agent": agent, "name": name, "state": "revoked" }));
             context.output.say(format!("{name} signs for {agent} no more"));
         }
@@ -99,6 +106,7 @@ async fn list(context: &Context, client: &Client, agent: Option<String>) -> Resu
         Some(agent) => vec![agent],
         None => agents(client).await?,
     };
+    let mut shown_any = false;
     for agent in agents {
         let folder = format!("/agents/{agent}/bunker");
         for entry in client.list(&folder).await?.into_iter().filter(|entry| entry.name.ends_with(".json")) {
@@ -107,6 +115,7 @@ async fn list(context: &Context, client: &Client, agent: Option<String>) -> Resu
             if let Some(shown) = shown.as_object_mut() {
                 shown.insert("agent".to_owned(), agent.clone().into());
             }
+            shown_any = true;
             context.output.object(&shown);
             let text = |name| shown.get(name).and_then(Value::as_str).unwrap_or("-");
             let kinds = shown.pointer("/may/kinds").map(Value::to_string).unwrap_or_default();
@@ -118,6 +127,9 @@ async fn list(context: &Context, client: &Client, agent: Option<String>) -> Resu
                 text("state")
             ));
         }
+    }
+    if !shown_any {
+        context.output.note("nobody else may sign with an agent's key");
     }
     Ok(())
 }

@@ -23,6 +23,12 @@ pub(crate) async fn run(context: &Context, args: Connect) -> Result<()> {
         relay_url(&args.relay).map_err(|reason| Error::new(Kind::Usage, format!("--relay: {reason}")))?;
     let address = args.bunker.as_deref().map(bunker::address).transpose()?;
     let home = Home::prepare(&context.home)?;
+    let own =
+        Remembered::load(&home.client()).ok().filter(|known| home.db().exists() && known.node.0 != node);
+    if let Some(own) = own {
+        let message = format!("{} is the home of another node, {}", home.dir().display(), npub(&own.node.0));
+        return Err(Error::new(Kind::Failed, message).hint("choose another --home to steer this one from"));
+    }
     let me = match (&args.key_file, address) {
         (_, Some(address)) => bunker::connect(&home, address, &context.passphrase, context.output).await?,
         (Some(file), None) => import(&home, file, context)?,
@@ -33,7 +39,7 @@ pub(crate) async fn run(context: &Context, args: Connect) -> Result<()> {
     output.object(&json!({ "node": npub(&node), "relay": relay, "operator": npub(&me) }));
     output.say(format!("This home now speaks to {} on {relay}, as", npub(&node)));
     output.say(format!("  {}", npub(&me)));
-    output.say("The node listens if that key is among the operators in its config.toml.");
+    output.say("The node listens if that key is among the operators in its config.toml. Try: oa ls /agents");
     Ok(())
 }
 

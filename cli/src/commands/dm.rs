@@ -50,6 +50,9 @@ async fn resolve(client: &Client, to: &str) -> Result<PublicKey> {
     if let Ok(key) = public_key(to) {
         return Ok(key);
     }
+    if to.starts_with("npub1") {
+        return Err(Error::new(Kind::Usage, format!("{to:?} is no npub: it is mistyped, or cut off")));
+    }
     if to.contains('@') {
         return find::named(client, to).await;
     }

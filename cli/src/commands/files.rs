@@ -1,11 +1,12 @@
 //! `oa ls | stat | cat | call | write | append | mkdir | rm | mv`: the node's tree, path by path.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use oa_nips::files::{Code, FileType, MESSAGE_BYTES_MAX, Request, Verb};
 use serde_json::json;
 
-use crate::args::{Content, Move, One, Place, Queue};
+use crate::args::{Content, File, Move, One, Place, Queue};
 use crate::client::{CallError, Choice, Client, Order};
 use crate::commands::{connect, stdin_bytes};
 use crate::context::Context;
@@ -36,9 +37,9 @@ pub(crate) async fn stat(context: &Context, place: Place) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn cat(context: &Context, place: Place) -> Result<()> {
+pub(crate) async fn cat(context: &Context, file: File) -> Result<()> {
     let client = connect(context).await?;
-    let printed = print(context, &client, &place.path).await;
+    let printed = print(context, &client, &file.path).await;
     client.close().await;
     printed
 }
@@ -47,7 +48,10 @@ pub(crate) async fn cat(context: &Context, place: Place) -> Result<()> {
 async fn print(context: &Context, client: &Client, path: &str) -> Result<()> {
     let whole = client.call(&Request::new(crate::client::fresh(), Verb::Read, path, Vec::new())).await;
     match whole {
-        Ok(content) => return context.output.bytes(&content),
+        Ok(content) => {
+            context.output.bytes(&content)?;
+            return end_line(context, &content);
+        }
         Err(CallError::Refused(error)) if error.code == Code::TooLarge => {}
         Err(error) => return Err(error.into()),
     }
@@ -65,6 +69,9 @@ async fn print(context: &Context, client: &Client, path: &str) -> Result<()> {
 /// Writes, appends or calls; what a call answers is printed.
 pub(crate) async fn send(context: &Context, verb: Verb, content: Content) -> Result<()> {
     let Content { path, body, queue } = content;
+    if body == "-" && std::io::stdin().is_terminal() {
+        context.output.note("type what to send; Ctrl-D ends it");
+    }
     let body = if body == "-" { stdin_bytes()? } else { body.into_bytes() };
     change(context, Order { verb, path, body }, &queue).await
 }
@@ -107,10 +114,21 @@ async fn leave(
     let Some(wait) = wait else {
         context.output.object(&json!({ "queue": queued.id, "seq": queued.seq }));
         context.output.say(queued.id.to_string());
+        context
+            .output
+            .note("left on the relay: the node does it when it is there; --queue --wait waits for that");
         return Ok(());
     };
     context.output.note(format!("queued as {}", queued.id));
     answered(context, &client.reply(queued, wait).await?.map_err(Error::from)?)
+}
+
+/// On a terminal the prompt does not begin behind a file's last word; elsewhere a file is what it is.
+fn end_line(context: &Context, content: &[u8]) -> Result<()> {
+    if context.output.is_terminal() && !content.is_empty() && !content.ends_with(b"\n") {
+        context.output.bytes(b"\n")?;
+    }
+    Ok(())
 }
 
 fn answered(context: &Context, answer: &[u8]) -> Result<()> {

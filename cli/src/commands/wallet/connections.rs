@@ -13,8 +13,6 @@ use oa_wallet::nwc::service::{
     REVOKE_CONNECTION, RevokeConnection, parse_budget,
 };
 use oa_wallet::nwc::uri::Uri;
-use qrcode::QrCode;
-use qrcode::render::unicode;
 use serde_json::json;
 
 use super::{account, admin, read};
@@ -71,10 +69,8 @@ pub(super) async fn connect(output: Output, wallet: &Connection, connect: Connec
         "name": name, "pubkey": keys.public_key(), "account": made.account, "uri": line,
     }));
     output.say(&line);
-    if output.is_terminal()
-        && let Ok(code) = QrCode::new(&line)
-    {
-        output.say(code.render::<unicode::Dense1x2>().build());
+    output.qr(&line);
+    if output.is_terminal() {
         output.note("it is shown once; whoever has it can spend");
     }
     Ok(())
