@@ -51,20 +51,27 @@ pub(crate) fn run(context: &Context, key: NodeKey) -> Result<()> {
 /// # Errors
 /// When a passphrase is needed and there is none.
 pub(crate) fn case(home: &Home, source: &PassphraseSource) -> Result<Option<KeyCase>> {
-    let plain = KeyCase::new(home.keys(), None);
     let passphrase = match source.kept()? {
         Some(passphrase) => Some(passphrase),
-        None => {
-            let keys = plain.list()?;
-            let mut sealed = keys.iter().map(|key| plain.path(key));
-            match sealed.find(|path| KeyFile::is_encrypted(path).unwrap_or_default()) {
-                Some(path) => Some(source.ask(&path)?),
-                None if Seed::is_encrypted(&home.seed()).unwrap_or_default() => return Ok(None),
-                None => None,
-            }
-        }
+        None => match sealed(home)? {
+            Some(path) => Some(source.ask(&path)?),
+            None if is_seed_sealed(home) => return Ok(None),
+            None => None,
+        },
     };
     Ok(Some(KeyCase::new(home.keys(), passphrase)))
+}
+
+/// One of the agents' keys that is under a passphrase, if any is.
+fn sealed(home: &Home) -> Result<Option<PathBuf>> {
+    let plain = KeyCase::new(home.keys(), None);
+    let keys = plain.list()?;
+    let mut paths = keys.iter().map(|key| plain.path(key));
+    Ok(paths.find(|path| KeyFile::is_encrypted(path).unwrap_or_default()))
+}
+
+fn is_seed_sealed(home: &Home) -> bool {
+    Seed::is_encrypted(&home.seed()).unwrap_or_default()
 }
 
 fn list(context: &Context, home: &Home) -> Result<()> {
@@ -129,7 +136,13 @@ fn read(file: &Path, source: &PassphraseSource) -> Result<Keys> {
 
 fn import(context: &Context, home: &Home, keys: &Keys) -> Result<()> {
     let who = npub(&keys.public_key());
-    let Some(case) = case(home, &context.passphrase)? else {
+    // In a home that keeps its keys without a passphrase, the one that was given is the file's: its node could not open
+    // what is kept under it.
+    let case = match sealed(home)?.is_some() || is_seed_sealed(home) {
+        true => case(home, &context.passphrase)?,
+        false => Some(KeyCase::new(home.keys(), None)),
+    };
+    let Some(case) = case else {
         return Err(Error::new(Kind::Usage, "this home's passphrase is needed")
             .hint("name a file that holds it with --passphrase-file"));
     };

@@ -207,6 +207,27 @@ async fn of_two_nodes_with_one_agents_key_one_ticks_and_the_other_says_why_not()
     says(&mut client, mover, "still here").await
 }
 
+#[tokio::test]
+async fn a_key_is_kept_as_its_new_home_keeps_its_own() -> Result<()> {
+    let stage = Stage::start().await?;
+    let npub = stage.mover().await?;
+    stage.hand_over(&npub).await?;
+    let plain = stage.world.home("plain")?;
+    plain.oa_node(&["init"]).await?.ok()?;
+    // The passphrase is the file's: a node that was never given one could not open the key.
+    let import = ["--passphrase-file", &stage.passphrase, "key", "import", &stage.file("key")];
+    plain.oa_node(&import).await?.ok()?;
+    let is_sealed = |done: Done| -> Result<bool> {
+        let listed = done.json()?;
+        let key = listed.first().context("a key")?;
+        ensure!(field(key, "npub") == Some(npub.as_str()), "{key}");
+        key.get("encrypted").and_then(Value::as_bool).context("whether it is encrypted")
+    };
+    ensure!(!is_sealed(plain.oa_node(&["key", "list", "--json"]).await?)?);
+    ensure!(is_sealed(stage.oa_node(1, &["key", "list", "--json"]).await?)?);
+    Ok(())
+}
+
 /// Every file beneath a folder, but what relays keep.
 fn walk(dir: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
     let mut files = Vec::new();
