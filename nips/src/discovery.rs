@@ -13,7 +13,7 @@ use nostr::{Event, Filter, PublicKey, SingleLetterTag, Tag, Timestamp, UnsignedE
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::hex::Hash;
-use crate::record::canonical;
+use crate::record::{canonical, object};
 use crate::{kind, tags};
 
 /// The `d` of a profile.
@@ -206,12 +206,7 @@ impl AgentProfile {
         if event.content.len() > CONTENT_BYTES_MAX {
             return Err(ReadError::TooLarge(event.content.len()));
         }
-        let value: serde_json::Value = serde_json::from_str(&event.content).map_err(ReadError::Syntax)?;
-        // Left to itself the derived reader takes an array too.
-        if !value.is_object() {
-            return Err(ReadError::Syntax(serde::de::Error::custom("no object")));
-        }
-        let content: Content = serde_json::from_value(value).map_err(ReadError::Syntax)?;
+        let content: Content = object(&event.content).map_err(ReadError::Syntax)?;
         if content.v != 1 {
             return Err(ReadError::Version(content.v));
         }

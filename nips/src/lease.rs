@@ -9,7 +9,7 @@ use nostr::{Event, EventId, Filter, PublicKey, Tag, Timestamp, UnsignedEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::hex::Hex;
-use crate::record::{INTEGER_MAX, canonical};
+use crate::record::{INTEGER_MAX, canonical, object};
 use crate::{kind, tags};
 
 /// The `d` of a lease.
@@ -102,12 +102,7 @@ impl Published {
         if event.content.len() > CONTENT_BYTES_MAX {
             return Err(ReadError::TooLarge(event.content.len()));
         }
-        let value: serde_json::Value = serde_json::from_str(&event.content).map_err(ReadError::Syntax)?;
-        // Left to itself the derived reader takes an array too.
-        if !value.is_object() {
-            return Err(ReadError::Syntax(serde::de::Error::custom("no object")));
-        }
-        let mut lease: Lease = serde_json::from_value(value).map_err(ReadError::Syntax)?;
+        let mut lease: Lease = object(&event.content).map_err(ReadError::Syntax)?;
         if lease.v != 1 {
             return Err(ReadError::Version(lease.v));
         }

@@ -14,6 +14,7 @@ use nostr::hashes::{Hash as _, HashEngine, Hmac, HmacEngine, sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::canonical::object;
 pub use self::canonical::{INTEGER_MAX, canonical};
 use self::canonical::{exact, is_exact};
 pub use self::chain::Chain;

@@ -3,6 +3,7 @@
 //! Key order and escapes are settled here and not left to a JSON library, whose map may keep another order.
 
 use serde::Serialize;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
 /// The largest integer, either side of zero, that a reader whose numbers are doubles holds exactly (RFC 7493).
@@ -17,6 +18,15 @@ pub fn canonical(value: &impl Serialize) -> String {
     let mut out = String::new();
     write(&mut out, &value);
     out
+}
+
+/// Reads what must be a JSON object: left to itself, the derived reader of a struct takes an array too.
+pub(crate) fn object<T: DeserializeOwned>(json: &str) -> Result<T, serde_json::Error> {
+    let value: Value = serde_json::from_str(json)?;
+    if !value.is_object() {
+        return Err(serde_json::Error::custom("no object"));
+    }
+    serde_json::from_value(value)
 }
 
 fn write(out: &mut String, value: &Value) {
