@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use oa_nips::nostr::util::BoxedFuture;
-use oa_nips::nostr::{Event, Keys, PublicKey, RelayUrl};
-use oa_nips::port::{Ack, Publish, Signer};
+use oa_nips::nostr::{Event, Keys, RelayUrl};
+use oa_nips::port::{Ack, Publish};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::nostr::{Config, Incoming, Keyring, Pool, RelaySpec};
+use super::nostr::{Config, Incoming, OneKey, Pool};
 use crate::bunker::uri::Remote;
 use crate::signer::bunker::{Link, Patience, WeakLink};
 use crate::signer::{Conversations, LocalSigner};
@@ -26,11 +26,10 @@ const INCOMING: usize = 256;
 ///
 /// Must be called within a tokio runtime.
 pub fn dial(patience: Patience, remote: Remote, client: Keys, time: Arc<dyn Time>) -> Link {
-    let relays = remote.relays.iter().map(|url| RelaySpec { url: url.clone(), wide: false }).collect();
-    let config = Config { relays, ..Config::default() };
+    let config = Config::client(&remote.relays);
     let (sender, incoming) = mpsc::channel(INCOMING);
     let key = Arc::new(LocalSigner::new(client.clone(), Conversations::new(1)));
-    let pool = Pool::start(config, Arc::new(ClientKey(key)), None, sender);
+    let pool = Pool::start(config, Arc::new(OneKey(key)), None, sender);
     let wire = Arc::new(Wire { pool: pool.clone(), delivering: OnceLock::new() });
     let link = Link::patient(patience, remote, client, wire.clone(), time);
     pool.stand("bunker", link.filter());
@@ -70,19 +69,5 @@ impl Publish for Wire {
             }
             self.pool.publish(relay, event, deadline.saturating_sub(began.elapsed())).await
         })
-    }
-}
-
-/// The only key that is known there.
-#[derive(Debug)]
-struct ClientKey(Arc<LocalSigner>);
-
-impl Keyring for ClientKey {
-    fn node(&self) -> Arc<dyn Signer> {
-        self.0.clone()
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
     }
 }

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use oa_nips::nostr::{Event, EventId, Kind, PublicKey, RelayUrl};
 use oa_nips::{kind, port::Signer};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::pool::{Held, Pool};
 
@@ -54,6 +54,14 @@ pub struct Config {
     pub allow_private: Vec<String>,
     /// Bounds.
     pub limits: Limits,
+}
+
+impl Config {
+    /// Of a mere client of these relays.
+    pub fn client<'a>(relays: impl IntoIterator<Item = &'a RelayUrl>) -> Self {
+        let relays = relays.into_iter().map(|url| RelaySpec { url: url.clone(), wide: false }).collect();
+        Self { relays, ..Self::default() }
+    }
 }
 
 /// One of the operator's relays.
@@ -170,6 +178,20 @@ pub trait Keyring: Debug + Send + Sync {
     fn agent(&self, key: &PublicKey) -> Option<Arc<dyn Signer>>;
 }
 
+/// The one key of a mere client, which has no agents.
+#[derive(Debug)]
+pub struct OneKey(pub Arc<dyn Signer>);
+
+impl Keyring for OneKey {
+    fn node(&self) -> Arc<dyn Signer> {
+        self.0.clone()
+    }
+
+    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
+        None
+    }
+}
+
 /// What the pool hands to the node.
 #[derive(Debug)]
 pub enum Incoming {
@@ -194,6 +216,17 @@ pub enum Incoming {
         /// Why, in a few words.
         reason: String,
     },
+}
+
+/// Hands the live events of a pool to who asked for them, until nobody takes them.
+pub async fn hand_on(mut incoming: mpsc::Receiver<Incoming>, events: mpsc::Sender<Event>) {
+    while let Some(next) = incoming.recv().await {
+        if let Incoming::Event { event, .. } = next
+            && events.send(*event).await.is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// A batch of a sweep. A sweep that found nothing is one empty, complete batch.

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bank::{Answer, Bank};
-use crate::drivers::nostr::{Incoming, Keyring, Pool};
+use crate::drivers::nostr::{Incoming, OneKey, Pool};
 use crate::signer::{Conversations, LocalSigner};
 use crate::time::{System, Time as _};
 
@@ -31,20 +31,6 @@ pub(super) struct Nwc {
     _events: AbortOnDropHandle<()>,
 }
 
-/// The customer's key, whom the relays see.
-#[derive(Debug)]
-struct Customer(Arc<dyn Signer>);
-
-impl Keyring for Customer {
-    fn node(&self) -> Arc<dyn Signer> {
-        self.0.clone()
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
-
 impl Nwc {
     /// Begins to connect.
     pub(super) fn connect(uri: &Uri, pool: &Pool) -> Self {
@@ -52,7 +38,7 @@ impl Nwc {
         let ends = (signer.public_key(), uri.wallet);
         let filter = Client::filter(uri.wallet, signer.public_key(), System.now_ms() / 1000);
         let (sender, incoming) = mpsc::channel(INCOMING);
-        let held = Arc::new(pool.hold(&uri.relays, Arc::new(Customer(signer.clone())), filter, sender));
+        let held = Arc::new(pool.hold(&uri.relays, Arc::new(OneKey(signer.clone())), filter, sender));
         let listening = held.listening();
         let (answers, events) = mpsc::channel(INCOMING);
         let ports = Ports { signer, publish: held.clone(), subscribe: held, clock: || System.now_ms() };
