@@ -10,6 +10,7 @@ use oa_nips::kind;
 use oa_nips::lease::{Id, filter};
 use oa_nips::nostr::util::BoxedFuture;
 use oa_nips::nostr::{Event, PublicKey, RelayUrl};
+use oa_nips::port::Signer;
 use tokio::sync::{mpsc, watch};
 
 use crate::codes;
@@ -43,6 +44,31 @@ impl Leasing {
     /// With the times that everybody uses.
     pub fn new(start: Start, relays: Vec<RelayUrl>) -> Self {
         Self { start, place: None, relays, times: Config::default() }
+    }
+
+    /// What keeps the lease of a signer's key over these relays, and where they bring its news.
+    fn parts(
+        &self,
+        signer: Arc<dyn Signer>,
+        pool: &Pool,
+        memory: Arc<dyn Memory>,
+        time: &Arc<dyn Time>,
+    ) -> (Parts, mpsc::Sender<Heard>) {
+        let (news, heard) = mpsc::channel(HEARD);
+        let parts = Parts {
+            signer,
+            publish: Arc::new(pool.clone()),
+            subscribe: Arc::new(pool.clone()),
+            memory,
+            time: time.clone(),
+            need: Need::overlapping(self.relays.len()),
+            relays: self.relays.clone(),
+            boot: driver::id(codes::random()),
+            fresh_instance: driver::id(codes::random()),
+            place: self.place,
+            heard,
+        };
+        (parts, news)
     }
 }
 
@@ -130,29 +156,16 @@ pub(crate) fn start(
     store: &Store,
     time: &Arc<dyn Time>,
 ) -> Result<(Tenure, Keeper), MemoryError> {
-    let Some(Leasing { start, place, relays, times }) = leasing else {
+    let Some(leasing) = leasing else {
         let (forever, standing) = watch::channel(Standing::Held { epoch: 0, until_ms: u64::MAX });
         let keeper = Keeper { handle: None, heard: None, _forever: Some(forever) };
         let (time, own) = (time.clone(), Arc::default());
         return Ok((Tenure { standing, time, is_kept: false, own }, keeper));
     };
-    let (news, heard) = mpsc::channel(HEARD);
     let signer = keyring.node();
     pool.stand("lease", filter(signer.public_key()));
-    let parts = Parts {
-        signer,
-        publish: Arc::new(pool.clone()),
-        subscribe: Arc::new(pool.clone()),
-        memory: Arc::new(Remembered(store.clone())),
-        time: time.clone(),
-        need: Need::overlapping(relays.len()),
-        relays,
-        boot: driver::id(codes::random()),
-        fresh_instance: driver::id(codes::random()),
-        place,
-        heard,
-    };
-    let handle = driver::start(times, start, parts)?;
+    let (parts, news) = leasing.parts(signer, pool, Arc::new(Remembered(store.clone())), time);
+    let handle = driver::start(leasing.times, leasing.start, parts)?;
     let (time, own) = (time.clone(), Arc::default());
     let tenure = Tenure { standing: handle.standing(), time, is_kept: true, own };
     Ok((tenure, Keeper { handle: Some(handle), heard: Some(news), _forever: None }))

@@ -17,14 +17,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{HEARD, Leasing, Tenure};
+use super::{Leasing, Tenure};
 use crate::agent::{AgentId, Lifecycle};
 use crate::bundle::MIGRATED;
-use crate::codes;
 use crate::drivers::nostr::Pool;
 use crate::keyring::{Adopted, Keyring};
-use crate::lease::driver::{self, Handle, Heard, Parts};
-use crate::lease::{LeaseState, Memory, MemoryError, Need, Start};
+use crate::lease::driver::{self, Handle, Heard};
+use crate::lease::{LeaseState, Memory, MemoryError, Start};
 use crate::store::Store;
 use crate::store::row::AgentRow;
 use crate::store::write::{Verdict, Write};
@@ -174,28 +173,15 @@ impl Landlord {
             Some(Adopted::Bunker(_)) => false,
             Some(Adopted::Missing(_)) | None => return,
         };
-        let (news, heard) = mpsc::channel(HEARD);
-        let Leasing { start, place, relays, times } = self.leasing.clone();
-        let start = match start {
+        let start = match self.leasing.start {
             Start::Renounced => Start::Renounced,
             _ if is_fresh => Start::Fresh,
             _ => Start::Again,
         };
         self.pool.stand(&name(&row.pubkey), filter(row.pubkey));
-        let parts = Parts {
-            signer: self.keyring.agent(row.id),
-            publish: Arc::new(self.pool.clone()),
-            subscribe: Arc::new(self.pool.clone()),
-            memory: Arc::new(Remembered(self.store.clone(), row.id)),
-            time: self.time.clone(),
-            need: Need::overlapping(relays.len()),
-            relays,
-            boot: driver::id(codes::random()),
-            fresh_instance: driver::id(codes::random()),
-            place,
-            heard,
-        };
-        match driver::start(times, start, parts) {
+        let memory = Arc::new(Remembered(self.store.clone(), row.id));
+        let (parts, news) = self.leasing.parts(self.keyring.agent(row.id), &self.pool, memory, &self.time);
+        match driver::start(self.leasing.times.clone(), start, parts) {
             Ok(handle) => {
                 self.tenure.own.set(row.id, Some(Held { key: row.pubkey, handle, heard: news }));
             }
