@@ -31,7 +31,7 @@ use oa_nips::port::{Ack, Publish, Signer, SignerError};
 use oa_nips::{kind, mail as dm};
 use oa_node::agent::manifest::Npub;
 use oa_node::codes;
-use oa_node::drivers::nostr::{self as pool, Pool, RelaySpec};
+use oa_node::drivers::nostr::{self as pool, Pool};
 use oa_node::home::Home;
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_node::time::{System, Time};
@@ -73,7 +73,7 @@ impl Remembered {
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|_| {
             Error::new(Kind::NotFound, format!("{}: this home knows no node", path.display()))
-                .hint("start one with `oa up`, or name the home that has one with --home")
+                .hint("start one with `oa up`, go to one with `oa connect`, or name the home that has one with --home")
         })?;
         serde_json::from_str(&text)
             .map_err(|error| Error::new(Kind::Usage, format!("{}: {error}", path.display())))
@@ -132,7 +132,15 @@ impl Client {
         if let Some(bunker) = bunker::Remembered::load(home)? {
             return Self::connect_as(remembered, Arc::new(bunker.signer(home, source, output)?)).await;
         }
-        let key = source.key(&home.operator_key())?;
+        let path = home.operator_key();
+        if !path.exists() {
+            let message = format!("{} does not exist: this home has no operator's key", path.display());
+            return Err(Error::new(Kind::NotFound, message).hint(
+                "this node's operators are known by their npubs: steer it from the home that has the key, after \
+                 `oa connect NODE --relay URL`",
+            ));
+        }
+        let key = source.key(&path)?;
         let signer = LocalSigner::new(key.keys().clone(), Conversations::default());
         Self::connect_as(remembered, Arc::new(signer)).await
     }
@@ -144,8 +152,7 @@ impl Client {
     pub(crate) async fn connect_as(remembered: Remembered, signer: Arc<dyn Signer>) -> Result<Self> {
         let me = signer.public_key();
         let (sender, incoming) = mpsc::channel(INCOMING);
-        let relays = vec![RelaySpec { url: remembered.relay.clone(), wide: false }];
-        let config = pool::Config { relays, ..pool::Config::default() };
+        let config = pool::Config::client([&remembered.relay]);
         let pool = Pool::start(config, Arc::new(OwnKey(signer.clone())), None, sender);
         let now_s = System.now_ms() / 1000;
         let since = Timestamp::from_secs(now_s.saturating_sub(files::VALID_S));

@@ -25,12 +25,15 @@ pub(crate) async fn list(context: &Context, all: bool) -> Result<()> {
         shown += 1;
         context.output.object(&wish);
         // What is no text comes in base64.
-        let words = ["text", "base64"].iter().find_map(|name| wish.get(*name)?.as_str()).unwrap_or("?");
+        let words = ["text", "base64"].iter().find_map(|name| wish.get(*name)?.as_str()).unwrap_or_default();
         let words: String = words.chars().take(QUOTED_CHARS_MAX).map(plain).collect();
+        // What is over keeps neither its words nor its verb.
+        let words = if words.is_empty() { words } else { format!("  \"{words}\"") };
         let (id, state, agent) = (field("id"), field("state"), field("agent"));
         let (category, verb, path) = (field("category"), field("verb"), field("path"));
         let to = wish.get("to").and_then(Value::as_str).map_or_else(String::new, |to| format!(" to {to}"));
-        context.output.say(format!("{id}  {state:<8} {agent}: {verb} {path}{to} ({category})  \"{words}\""));
+        let verb = if verb.is_empty() { verb } else { format!("{verb} ") };
+        context.output.say(format!("{id}  {state:<8} {agent}: {verb}{path}{to} ({category}){words}"));
     }
     if shown == 0 {
         context.output.note("nothing waits for consent");

@@ -11,12 +11,11 @@ use oa_nips::files::{MESSAGE_BYTES_MAX, Verb};
 use oa_nips::hex::{Hash, Hex};
 use oa_nips::nostr::hashes::{Hash as _, sha256};
 use oa_nips::nostr::{PublicKey, RelayUrl};
-use oa_nips::port::Signer;
 use oa_node::agent::manifest::Npub;
 use oa_node::bundle::admit::Mode;
 use oa_node::bundle::rebuild::{Rebuild, RebuildError, Rebuilt};
 use oa_node::bundle::{BYTES_MAX, Bundle};
-use oa_node::drivers::nostr::{self as pool, Pool, RelaySpec};
+use oa_node::drivers::nostr::{self as pool, OneKey, Pool};
 use oa_node::engine::Programs;
 use oa_node::home::Home;
 use oa_node::keyring::{Addresses, SeedKeyring};
@@ -85,7 +84,13 @@ pub(crate) async fn export(context: &Context, name: &str, migrate: bool, file: O
 fn create(path: &Path) -> Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| Error::new(Kind::Failed, format!("{}: {error}", path.display())))
+    file.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            return Error::new(Kind::Failed, format!("{} exists already", path.display()))
+                .hint("choose another name: nothing is written over");
+        }
+        Error::new(Kind::Failed, format!("{}: {error}", path.display()))
+    })
 }
 
 /// Has the node take in a bundle; `-` is stdin.
@@ -203,20 +208,6 @@ fn keep(context: &Context, home: &Home, seed: Seed) -> Result<Seed> {
     Ok(seed)
 }
 
-/// The node's key, by which relays are authenticated to.
-#[derive(Debug)]
-struct NodeKey(Arc<LocalSigner>);
-
-impl pool::Keyring for NodeKey {
-    fn node(&self) -> Arc<dyn Signer> {
-        self.0.clone()
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
-
 async fn rebuild(
     seed: Seed,
     store: Store,
@@ -228,9 +219,7 @@ async fn rebuild(
     // Nobody subscribes to anything.
     let (incoming, _heard) = mpsc::channel(1);
     let specs: BTreeSet<&RelayUrl> = relays.iter().collect();
-    let specs = specs.into_iter().map(|url| RelaySpec { url: url.clone(), wide: false }).collect();
-    let config = pool::Config { relays: specs, ..pool::Config::default() };
-    let pool = Pool::start(config, Arc::new(NodeKey(key)), None, incoming);
+    let pool = Pool::start(pool::Config::client(specs), Arc::new(OneKey(key)), None, incoming);
     pool.ready(relays.len(), CONNECT_DEADLINE).await;
     let rebuild = Rebuild {
         store,
@@ -275,9 +264,9 @@ fn tell(context: &Context, home: &Home, node: &PublicKey, operator: &PublicKey, 
     if rebuilt.is_empty() {
         output.say("  no agents: none of its keys has a profile on these relays");
     }
-    output.say(
-        "\nEdit the config, then: oa-node run. It begins once no other node holds the lease of these keys.",
-    );
+    let home = home.dir().display();
+    output.say(format!("\nEdit the config, then: oa-node --home {home} run"));
+    output.say("It begins once no other node holds the lease of these keys.");
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
