@@ -11,7 +11,7 @@ use oa_nips::kind;
 use oa_nips::nostr::{Filter, Keys, PublicKey, RelayUrl, Timestamp};
 use oa_nips::port::{Ack, Publish, Signer};
 use oa_node::codes;
-use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
+use oa_node::drivers::nostr::{self as pool, Incoming, OneKey, Pool};
 use oa_node::signer::{Conversations, LocalSigner};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -23,19 +23,6 @@ use crate::local::World;
 const SOON: Duration = Duration::from_secs(15);
 /// Events that wait to be looked at.
 const INCOMING: usize = 1024;
-
-#[derive(Debug)]
-struct Key(LocalSigner);
-
-impl pool::Keyring for Key {
-    fn node(&self) -> Arc<dyn Signer> {
-        Arc::new(self.0.clone())
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
 
 /// A caller, connected to a world's relay.
 #[derive(Debug)]
@@ -64,9 +51,8 @@ impl Caller {
         let signer = LocalSigner::new(keys, Conversations::default());
         let relay = RelayUrl::parse(relay)?;
         let (sender, incoming) = mpsc::channel(INCOMING);
-        let relays = vec![RelaySpec { url: relay.clone(), wide: false }];
-        let config = pool::Config { relays, ..pool::Config::default() };
-        let pool = Pool::start(config, Arc::new(Key(signer.clone())), None, sender);
+        let keyring = Arc::new(OneKey(Arc::new(signer.clone())));
+        let pool = Pool::start(pool::Config::client([&relay]), keyring, None, sender);
         pool.stand("op", Filter::new().kind(kind::FILES_REPLY).pubkey(signer.public_key()));
         ensure!(pool.ready(1, SOON).await == 1, "no relay");
         Ok(Self { signer, node, relay, pool, incoming })

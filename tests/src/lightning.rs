@@ -8,7 +8,6 @@
 mod audit;
 mod bitcoind;
 mod chain;
-mod customer;
 mod hub;
 
 use std::time::{Duration, Instant};
@@ -19,9 +18,9 @@ use serde_json::Value;
 
 pub use audit::{Audit, audit};
 pub use chain::Chain;
-pub use customer::Customer;
 pub use hub::Hub;
 
+use crate::wallet::Customer;
 use crate::world::{Done, Home, Launch, Process, Program, World, eventually, field, free_port};
 
 /// What the channel holds.
@@ -298,6 +297,6 @@ impl Operator {
     /// # Errors
     /// When the relay is not there.
     pub async fn customer(&self) -> Result<Customer> {
-        Customer::connect(&self.home.dir().join("wallet/admin.nwc")).await
+        Customer::usual(&self.home.dir().join("wallet/admin.nwc")).await
     }
 }

@@ -15,7 +15,8 @@ use oa_wallet::store::SqliteStore;
 use super::Size;
 use super::report::{Report, Row};
 use super::spread::Spread;
-use crate::lightning::{Customer, Lightning};
+use crate::lightning::Lightning;
+use crate::wallet::Customer;
 use crate::world::{DEADLINE, Home, Program, World, field};
 
 /// Connections that take turns.
@@ -109,7 +110,7 @@ async fn connections(home: &Home, account: &str, count: usize) -> Result<Vec<Cus
         let file = home.dir().join(format!("{name}.nwc"));
         let out = file.to_str().context("a path")?;
         home.oa(&["wallet", "connect", &name, "--account", account, "--out", out]).await?.ok()?;
-        all.push(Customer::connect(&file).await?);
+        all.push(Customer::usual(&file).await?);
     }
     Ok(all)
 }

@@ -13,7 +13,7 @@ use oa_nips::kind;
 use oa_nips::nostr::{Event, Filter, Keys, PublicKey, RelayUrl, Timestamp};
 use oa_nips::port::{Ack, Publish, Signer};
 use oa_node::codes;
-use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
+use oa_node::drivers::nostr::{self as pool, Incoming, OneKey, Pool};
 use oa_node::signer::{Conversations, LocalSigner};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
@@ -99,19 +99,6 @@ async fn command(home: &Home, act: &Act) -> Result<Told> {
     })
 }
 
-#[derive(Debug)]
-struct Key(LocalSigner);
-
-impl pool::Keyring for Key {
-    fn node(&self) -> Arc<dyn Signer> {
-        Arc::new(self.0.clone())
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
-
 type Waiting = Arc<Mutex<HashMap<OpId, mpsc::Sender<Frame>>>>;
 
 /// A connection that is held, and dialled again when it breaks.
@@ -131,9 +118,8 @@ impl Held {
         let signer = LocalSigner::new(keys, Conversations::default());
         let relay = RelayUrl::parse(&relay_url())?;
         let (sender, incoming) = mpsc::channel(INCOMING);
-        let relays = vec![RelaySpec { url: relay.clone(), wide: false }];
-        let config = pool::Config { relays, ..pool::Config::default() };
-        let pool = Pool::start(config, Arc::new(Key(signer.clone())), None, sender);
+        let keyring = Arc::new(OneKey(Arc::new(signer.clone())));
+        let pool = Pool::start(pool::Config::client([&relay]), keyring, None, sender);
         let since = Timestamp::from_secs(now_s().saturating_sub(files::VALID_S));
         pool.stand("op", Filter::new().kind(kind::FILES_REPLY).pubkey(signer.public_key()).since(since));
         ensure!(pool.ready(1, DEADLINE).await == 1, "no relay");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use oa_nips::nostr::{Keys, RelayUrl, SecretKey};
 use oa_nips::port::Signer;
-use oa_node::drivers::nostr::{self as pool, Pool, RelaySpec};
+use oa_node::drivers::nostr::{self as pool, OneKey, Pool, hand_on};
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_relay::{Config as RelayConfig, Relay, StoreConfig};
 use oa_wallet::account::{Holder, Verified, verify};
@@ -23,7 +23,6 @@ use oa_wallet::store::{MemoryStore, Store};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::customer::{OneKey, hand_on};
 use super::{Customer, clock};
 use crate::world::DEADLINE;
 
@@ -63,8 +62,7 @@ impl Branch {
         let signer: Arc<dyn Signer> = Arc::new(LocalSigner::new(keys.clone(), Conversations::default()));
         let url = RelayUrl::parse(&relay.url())?;
         let (sender, incoming) = mpsc::channel(INCOMING);
-        let relays = vec![RelaySpec { url: url.clone(), wide: false }];
-        let pool_config = pool::Config { relays, ..pool::Config::default() };
+        let pool_config = pool::Config::client([&url]);
         let pool = Pool::start(pool_config, Arc::new(OneKey(signer.clone())), None, sender);
         let (requests, events) = mpsc::channel(INCOMING);
         let ports = service::Ports {

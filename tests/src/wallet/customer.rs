@@ -1,26 +1,17 @@
-//! A customer of a wallet: our client, over a relay pool of its own, and raw requests.
+//! A customer of a wallet: our client, over relays of its own, and raw requests.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use oa_nips::nostr::{Event, PublicKey};
-use oa_nips::port::Signer;
-use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
-use oa_node::signer::{Conversations, LocalSigner};
-use oa_wallet::nwc::client::{CallError, Client, Config, Ports};
-use oa_wallet::nwc::message::ErrorCode;
+use oa_node::drivers::nwc::Line;
+use oa_wallet::msat::Msat;
+use oa_wallet::nwc::client::{CallError, Client, Config, Outcome};
+use oa_wallet::nwc::message::{ErrorCode, InvoiceOrder, PayOrder};
 use oa_wallet::nwc::uri::Uri;
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
-use tokio_util::task::AbortOnDropHandle;
 
-use super::clock;
-use crate::world::DEADLINE;
-
-/// Answers that wait to be looked at.
-const INCOMING: usize = 1024;
+use crate::world::{DEADLINE, eventually};
 
 /// Somebody with a connection to a wallet.
 #[derive(Debug)]
@@ -28,8 +19,7 @@ pub struct Customer {
     /// What it uses.
     pub client: Client,
     uri: Uri,
-    pool: Pool,
-    _answers: AbortOnDropHandle<()>,
+    line: Line,
 }
 
 /// What a wallet answered instead of a result.
@@ -39,31 +29,6 @@ pub struct Refusal {
     pub code: ErrorCode,
     /// For people.
     pub message: String,
-}
-
-/// The key of one side of a connection is all that its pool needs.
-#[derive(Debug)]
-pub(super) struct OneKey(pub(super) Arc<dyn Signer>);
-
-impl pool::Keyring for OneKey {
-    fn node(&self) -> Arc<dyn Signer> {
-        self.0.clone()
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
-
-/// Hands the events of a pool on.
-pub(super) async fn hand_on(mut incoming: mpsc::Receiver<Incoming>, events: mpsc::Sender<Event>) {
-    while let Some(next) = incoming.recv().await {
-        if let Incoming::Event { event, .. } = next
-            && events.send(*event).await.is_err()
-        {
-            return;
-        }
-    }
 }
 
 impl Customer {
@@ -86,28 +51,26 @@ impl Customer {
     /// # Errors
     /// When no relay answers.
     pub async fn connect_as(uri: Uri, config: Config) -> Result<Self> {
-        let signer: Arc<dyn Signer> = Arc::new(LocalSigner::new(uri.keys(), Conversations::default()));
-        let (sender, incoming) = mpsc::channel(INCOMING);
-        let relays = uri.relays.iter().map(|url| RelaySpec { url: url.clone(), wide: false }).collect();
-        let pool_config = pool::Config { relays, ..pool::Config::default() };
-        let pool = Pool::start(pool_config, Arc::new(OneKey(signer.clone())), None, sender);
-        pool.stand("nwc", Client::filter(uri.wallet, signer.public_key(), clock() / 1000));
-        ensure!(pool.ready(1, DEADLINE).await > 0, "no connection to {:?}", uri.relays);
-        let (answers, events) = mpsc::channel(INCOMING);
-        let port = Arc::new(pool.clone());
-        let ports = Ports { signer, publish: port.clone(), subscribe: port, clock };
-        let client = Client::start(config, ports, events, watch::Sender::new(true).subscribe());
-        let _answers = AbortOnDropHandle::new(tokio::spawn(hand_on(incoming, answers)));
-        Ok(Self { client, uri, pool, _answers })
+        let line = Line::dial(&uri, config, DEADLINE).await?;
+        Ok(Self { client: line.client.clone(), uri, line })
     }
 
-    /// With the connection in a file.
+    /// With the connection in a file, and the usual times.
+    ///
+    /// # Errors
+    /// When there is none, or no relay answers.
+    pub async fn usual(file: &Path) -> Result<Self> {
+        let uri = read(file)?;
+        let config = Config::new(&uri);
+        Self::connect_as(uri, config).await
+    }
+
+    /// With the connection in a file, and the times of [`Customer::connect`].
     ///
     /// # Errors
     /// When there is none, or no relay answers.
     pub async fn of_file(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        Self::connect(text.parse()?).await
+        Self::connect(read(file)?).await
     }
 
     /// The connection.
@@ -142,10 +105,46 @@ impl Customer {
         Ok(self.client.balance().await?.get())
     }
 
+    /// Waits until the wallet has exactly so much.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn balance_becomes(&self, within: Duration, msat: u64) -> Result<()> {
+        eventually(within, || async {
+            let balance = self.client.balance().await?;
+            ensure!(balance.get() == msat, "{balance} is there, {msat} msat is wanted");
+            Ok(())
+        })
+        .await
+    }
+
+    /// An invoice of the connection's account.
+    ///
+    /// # Errors
+    /// What the wallet refused.
+    pub async fn invoice(&self, amount: Msat) -> Result<String> {
+        let order =
+            InvoiceOrder { amount, description: None, description_hash: None, expiry: None, metadata: None };
+        self.client.make_invoice(order).await?.invoice.context("an invoice")
+    }
+
+    /// Pays an invoice that names its amount.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn pay(&self, invoice: String) -> Result<Outcome> {
+        Ok(self.client.pay_invoice(PayOrder { invoice, amount: None, metadata: None }).await?)
+    }
+
     /// Leaves the relays.
     pub async fn leave(self) {
-        self.pool.shutdown().await;
+        self.line.hang_up().await;
     }
+}
+
+fn read(file: &Path) -> Result<Uri> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    Ok(text.parse()?)
 }
 
 impl Refusal {

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use oa_nips::nostr::{Event, EventBuilder, Filter, JsonUtil as _, Keys, PublicKey, RelayUrl, Timestamp};
+use oa_nips::nostr::{Event, EventBuilder, Filter, JsonUtil as _, Keys, RelayUrl, Timestamp};
 use oa_nips::port::{Ack, Publish as _, Signer, SignerError};
 use oa_node::bunker::message::{KIND, RequestError, Response};
 use oa_node::bunker::uri::{BunkerUri, Remote, Secret};
 use oa_node::bunker::{Grant, Service, State, event};
-use oa_node::drivers::nostr::{Config, Incoming, Keyring, Pool, RelaySpec};
+use oa_node::drivers::nostr::{Config, Incoming, OneKey, Pool};
 use oa_node::signer::bunker::Link;
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_node::time::{System, Time as _};
@@ -27,19 +27,6 @@ fn signer() -> LocalSigner {
     LocalSigner::new(Keys::generate(), Conversations::default())
 }
 
-#[derive(Debug)]
-struct OneKey(LocalSigner);
-
-impl Keyring for OneKey {
-    fn node(&self) -> Arc<dyn Signer> {
-        Arc::new(self.0.clone())
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
-
 /// A relay, and a pool that is connected to it.
 struct Stage {
     relay: Relay,
@@ -54,9 +41,7 @@ impl Stage {
         let relay = Relay::start(config).await?;
         let url = RelayUrl::parse(&relay.url())?;
         let (sender, incoming) = mpsc::channel(INCOMING);
-        let relays = vec![RelaySpec { url: url.clone(), wide: false }];
-        let config = Config { relays, ..Config::default() };
-        let pool = Pool::start(config, Arc::new(OneKey(signer())), None, sender);
+        let pool = Pool::start(Config::client([&url]), Arc::new(OneKey(Arc::new(signer()))), None, sender);
         Ok(Self { relay, url, pool, incoming })
     }
 

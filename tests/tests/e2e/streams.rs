@@ -10,10 +10,9 @@ use oa_nips::files::{Code, Verb};
 use oa_nips::hud::Batch;
 use oa_nips::kind;
 use oa_nips::mail::Protocol;
-use oa_nips::nostr::{Filter, Keys, PublicKey, RelayUrl, ToBech32 as _};
-use oa_nips::port::Signer;
+use oa_nips::nostr::{Filter, Keys, RelayUrl, ToBech32 as _};
 use oa_node::agent::manifest::{Manifest, Policy};
-use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
+use oa_node::drivers::nostr::{self as pool, Incoming, OneKey, Pool};
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_tests::caller::Caller;
 use oa_tests::local::{Plot, World};
@@ -122,28 +121,14 @@ async fn a_dead_letter_is_read_and_dropped_and_an_ended_agent_takes_none_back() 
     world.end().await;
 }
 
-#[derive(Debug)]
-struct Key(LocalSigner);
-
-impl pool::Keyring for Key {
-    fn node(&self) -> Arc<dyn Signer> {
-        Arc::new(self.0.clone())
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
-
 #[tokio::test]
 async fn the_public_sees_what_it_may_signed_by_the_agent() {
     let (world, mut caller) = world().await;
     let alice = world.agent("alice").unwrap().pubkey;
     let (sender, mut incoming) = mpsc::channel(64);
     let url = RelayUrl::parse(&world.relay_url()).unwrap();
-    let config = pool::Config { relays: vec![RelaySpec { url, wide: false }], ..pool::Config::default() };
-    let key = Key(LocalSigner::new(Keys::generate(), Conversations::default()));
-    let looking = Pool::start(config, Arc::new(key), None, sender);
+    let key = OneKey(Arc::new(LocalSigner::new(Keys::generate(), Conversations::default())));
+    let looking = Pool::start(pool::Config::client([&url]), Arc::new(key), None, sender);
     looking.stand("hud", Filter::new().kind(kind::HUD).author(alice));
     assert_eq!(looking.ready(1, SOON).await, 1);
     // Relays do not keep what is ephemeral: the agent works until somebody has seen it.
