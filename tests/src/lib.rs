@@ -7,6 +7,7 @@
 //! - [`client`]: a small Nostr client that can also send what no client should
 //! - [`crash`]: kills node and relay until every phase was hit; the program `oa-crash`
 //! - [`effects`]: kills a node around calls that reach outside; the program `oa-effects`
+//! - [`mod@exit`]: how the programs end
 //! - [`hosts`]: machines made of network namespaces, and a network between that loses and cuts
 //! - [`lightning`]: a chain, and two wallets on it that have a channel
 //! - [`interop`]: other people's clients
@@ -25,6 +26,7 @@ pub mod caller;
 pub mod client;
 pub mod crash;
 pub mod effects;
+pub mod exit;
 pub mod hosts;
 pub mod interop;
 pub mod lightning;

@@ -7,17 +7,11 @@
 //!
 //! Exit codes: 0 all is well (with `--plant`: the bug was found), 1 it is not, 2 the run could not be finished.
 
-use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
 use oa_tests::crash::{self, Config};
-
-/// What must not be was found.
-const FOUND: u8 = 1;
-/// The run could not be finished.
-const UNFINISHED: u8 = 2;
+use oa_tests::exit::{self, UNFINISHED, by_clock, say};
 
 /// Kills node and relay while people write, and checks that every message has one reply.
 #[derive(Debug, Parser)]
@@ -69,7 +63,6 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> ExitCode {
-    let by_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let seed = args.seed.unwrap_or_else(by_clock);
     let Args { senders, dms, kills, each, .. } = *args;
     say(&format!("seed {seed}: {senders} senders, {dms} messages, {kills} kills, {each} in each phase"));
@@ -84,7 +77,7 @@ fn run(args: &Args) -> ExitCode {
     match runtime.block_on(crash::run(&config, &mut |line| say(&line))) {
         Ok(report) => {
             say(&report.to_string());
-            if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FOUND) }
+            exit::code(&report.violations)
         }
         Err(error) => {
             say(&format!("seed {seed}: {error:#}"));
@@ -93,15 +86,12 @@ fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn say(line: &str) {
-    // A reader that has gone away is no failure.
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
-}
-
 /// This program is its own `oa` and `oa-node` then, made with the bug: a folder with two links to it takes the place
 /// of the real ones.
 #[cfg(feature = "planted-bugs")]
 mod planted {
+    use oa_tests::exit::FOUND;
+
     use super::*;
 
     /// Is what it is called.

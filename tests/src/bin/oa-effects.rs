@@ -4,12 +4,11 @@
 //!
 //! Exit codes: 0 all is well, 1 it is not, 2 the run could not be finished.
 
-use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use oa_tests::effects::{self, Config, child};
+use oa_tests::exit;
 
 /// Kills a node around calls that reach outside.
 #[derive(Debug, Parser)]
@@ -33,10 +32,7 @@ async fn main() -> ExitCode {
         Some(child) => be_child(child).await,
         None => kill(&args).await,
     };
-    ended.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "{error:#}");
-        ExitCode::from(2)
-    })
+    exit::end(ended)
 }
 
 async fn be_child(args: &[String]) -> anyhow::Result<ExitCode> {
@@ -46,10 +42,9 @@ async fn be_child(args: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 async fn kill(args: &Args) -> anyhow::Result<ExitCode> {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let seed = args.seed.unwrap_or(clock);
+    let seed = args.seed.unwrap_or_else(exit::by_clock);
     let config = Config { seed, envelopes: args.kills * 4 + 20, kills: args.kills };
     let report = effects::run(config, &std::env::current_exe()?).await?;
-    writeln!(std::io::stdout(), "seed {seed}\n{report}")?;
-    Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    exit::say(format!("seed {seed}\n{report}"));
+    Ok(exit::code(&report.violations))
 }

@@ -5,11 +5,10 @@
 //!
 //! Exit codes: 0 all is well, 1 it is not, 2 the run could not be finished.
 
-use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use oa_tests::exit;
 use oa_tests::hosts::Hosts;
 use oa_tests::operations::{self, Config};
 
@@ -30,25 +29,19 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    steer(&Args::parse()).await.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "{error:#}");
-        ExitCode::from(2)
-    })
+    exit::end(steer(&Args::parse()).await)
 }
 
 async fn steer(args: &Args) -> anyhow::Result<ExitCode> {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let config =
-        Config { seed: args.seed.unwrap_or(clock), operations: args.operations, rounds: args.rounds };
-    let mut say = |line: String| {
-        let _ = writeln!(std::io::stdout(), "{line}");
-    };
+    let seed = args.seed.unwrap_or_else(exit::by_clock);
+    let config = Config { seed, operations: args.operations, rounds: args.rounds };
+    let mut say = |line: String| exit::say(line);
     let hosts = Hosts::new()?;
     // The hosts go away however it ends.
     let report = tokio::select! {
         report = operations::run(&config, &hosts, &mut say) => report?,
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
     };
-    say(report.to_string());
-    Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    exit::say(&report);
+    Ok(exit::code(&report.violations))
 }
