@@ -31,6 +31,7 @@ use crate::agent::AgentId;
 use crate::agent::envelope::{EnvelopeId, Heard, Origin};
 use crate::agent::manifest::{Category, Manifest};
 use crate::codes;
+use crate::discovery::asks_a_domain;
 use crate::keyring::Keyring;
 use crate::money::{Money, PayAsked, holder};
 use crate::namespace::service::{Change, Context, Subject};
@@ -169,10 +170,14 @@ pub(crate) fn one(store: &Store, id: &str) -> Result<Option<Versioned>, BackendE
 }
 
 /// The write that moves an approval on; it fails if somebody else has.
-pub(crate) fn put((expect_version, approval): &Versioned) -> Write {
+pub(crate) fn put(approval: &Versioned) -> Write {
+    Write::Row(row(approval))
+}
+
+fn row((expect_version, approval): &Versioned) -> RowWrite {
     let value = serde_json::to_vec(approval).ok();
     let (space, key) = (SPACE.to_owned(), approval.id.clone());
-    Write::Row(RowWrite { space, key, expect_version: *expect_version, value })
+    RowWrite { space, key, expect_version: *expect_version, value }
 }
 
 /// What a change is, for autonomy: nothing for the agent's own files and answers.
@@ -181,6 +186,8 @@ pub fn category(path: &Path, change: &Change) -> Option<Category> {
     match (parts.next()?, parts.next()) {
         ("nostr", Some("publish" | "dm" | "send")) => Some(Category::SendMessage),
         ("http" | "ws", _) => Some(Category::ExternalApi),
+        // A name is asked of its domain, as any host is.
+        ("peers", Some("find")) if asks_a_domain(change.body()) => Some(Category::ExternalApi),
         ("children", _) => Some(Category::CreateAgent),
         ("goals", _) => Some(Category::ModifyGoals),
         ("tools", _) => Some(Category::ExecuteCode),
@@ -369,6 +376,12 @@ mod tests {
         assert_eq!(of("/memory/x"), None);
         assert_eq!(of("/nostr/publish"), Some(Category::SendMessage));
         assert_eq!(of("/nostr/subscriptions/a.json"), None);
+        let find =
+            |body: &str| category(&"/peers/find".parse().unwrap(), &Change::Call(body.as_bytes().to_vec()));
+        assert_eq!(find(r#"{"name":"bob@example.com"}"#), Some(Category::ExternalApi));
+        for body in [r#"{"capability":"chat"}"#, "bob@example.com", ""] {
+            assert_eq!(find(body), None, "{body}: asks relays, or nobody");
+        }
         assert_eq!(of("/children/new"), Some(Category::CreateAgent));
         assert_eq!(of("/goals/a.json"), Some(Category::ModifyGoals));
     }

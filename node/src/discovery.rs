@@ -19,12 +19,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::agent::mailbox::FUTURE_S_MAX;
-use crate::agent::manifest::Http;
+use crate::agent::manifest::{Manifest, Method};
 use crate::drivers::http::Client;
 use crate::names::Names;
 use crate::namespace::error::Error;
 use crate::namespace::rights::Role;
 use crate::namespace::service::Context;
+use crate::serve::Door;
+use crate::store::Store;
 use crate::time::Time;
 
 /// Longest request, in bytes.
@@ -53,6 +55,17 @@ struct Wanted {
     limit: Option<usize>,
 }
 
+impl Wanted {
+    fn parse(request: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(request)
+    }
+}
+
+/// Whether a request to find somebody is one to a domain; what cannot be read will be refused.
+pub(crate) fn asks_a_domain(request: &[u8]) -> bool {
+    Wanted::parse(request).is_ok_and(|wanted| wanted.name.is_some())
+}
+
 /// What was found, and until when it is remembered.
 type Known = (Instant, Arc<[Value]>);
 
@@ -61,26 +74,29 @@ type Known = (Instant, Arc<[Value]>);
 pub(crate) enum Reach<'a> {
     /// Any: an operator asks.
     Any,
-    /// Those that a manifest lets the agent's requests go to.
-    Listed(&'a Http),
+    /// Those that the agent's requests may go to, each counted as one of them.
+    Requests(&'a Context<'a>, &'a Manifest),
 }
 
 impl Reach<'_> {
     /// That of whoever asks in an agent's tree, or the node's.
-    pub(crate) fn of<'a>(cx: &Context<'a>) -> Reach<'a> {
+    pub(crate) fn of<'a>(cx: &'a Context<'a>) -> Reach<'a> {
         match cx.subject {
-            Some(subject) if cx.role != Role::Operator => Reach::Listed(&subject.manifest.http),
+            Some(subject) if cx.role != Role::Operator => Reach::Requests(cx, subject.manifest),
             _ => Reach::Any,
         }
     }
 
-    fn covers(self, name: &Name) -> bool {
-        let Self::Listed(rules) = self else { return true };
-        let covers = |scheme| {
+    /// Whether a name's domain may be asked, by the scheme that is tried there.
+    fn admit(self, name: &Name) -> Result<(), String> {
+        let Self::Requests(_, manifest) = self else { return Ok(()) };
+        Door::stands(manifest)?;
+        let admit = |scheme| {
             let url = Url::parse(&format!("{scheme}://{}", name.place()));
-            url.is_ok_and(|url| rules.allow.iter().any(|site| site.covers(&url)))
+            let url = url.map_err(|_| format!("{} makes no address", name.domain()))?;
+            Door::admit(&manifest.http, Method::Get, &url)
         };
-        covers("https") || covers("http")
+        admit("http").or_else(|_| admit("https"))
     }
 }
 
@@ -91,6 +107,8 @@ pub(crate) struct Finder {
     /// The node's own relays.
     relays: Arc<[RelayUrl]>,
     names: Names,
+    /// What agents' requests are counted at.
+    door: Door,
     time: Arc<dyn Time>,
     known: Mutex<HashMap<Capability, Known>>,
 }
@@ -100,9 +118,11 @@ impl Finder {
         subscribe: Arc<dyn Subscribe>,
         relays: Arc<[RelayUrl]>,
         http: Arc<Client>,
+        store: Store,
         time: Arc<dyn Time>,
     ) -> Self {
-        Self { subscribe, relays, names: Names::new(http), time, known: Mutex::default() }
+        let (names, door) = (Names::new(http), Door::new(store, time.clone()));
+        Self { subscribe, relays, names, door, time, known: Mutex::default() }
     }
 
     /// Answers a request, which is JSON, with a list.
@@ -113,7 +133,7 @@ impl Finder {
         if request.len() > REQUEST_BYTES_MAX {
             return Err(Error::too_large(path, REQUEST_BYTES_MAX));
         }
-        let wanted: Wanted = serde_json::from_slice(request)
+        let wanted = Wanted::parse(request)
             .map_err(|error| Error::invalid(path, format!("takes a capability or a name: {error}")))?;
         let limit = wanted.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
         let found = match (wanted.capability, wanted.name) {
@@ -132,10 +152,15 @@ impl Finder {
     /// When the text is no name, or its domain does not tell.
     pub(crate) async fn who(&self, path: &str, name: &str, reach: Reach<'_>) -> Result<(Name, Found), Error> {
         let name: Name = name.parse().map_err(|error| Error::invalid(path, format!("{name:?}: {error}")))?;
-        if !reach.covers(&name) {
-            let domain = name.domain();
-            let reason = format!("{domain} may not be asked: it is not in the manifest's http.allow");
+        if let Err(reason) = reach.admit(&name) {
+            let reason = format!("{} may not be asked whose a name is: {reason}", name.domain());
             return Err(Error::new(Code::PermissionDenied, path, reason));
+        }
+        // What is remembered is no request.
+        if let Reach::Requests(cx, _) = reach
+            && !self.names.remembers(&name)
+        {
+            self.door.count(cx).await.map_err(|error| Error { path: path.to_owned(), ..error })?;
         }
         match self.names.look_up(&name).await {
             Ok(found) => Ok((name, found)),
@@ -237,6 +262,7 @@ mod tests {
 
     use super::*;
     use crate::serve::fixture::Relays;
+    use crate::store::memory::MemoryBackend;
     use crate::time::System;
 
     fn profile(keys: &Keys, name: &str, capabilities: &[&str], at_s: u64) -> Event {
@@ -261,7 +287,8 @@ mod tests {
         let relays = Arc::new(Relays::default());
         relays.stored.lock().unwrap().extend(urls.iter().cloned().zip(stored));
         let http = Arc::new(Client::of_node(&[]));
-        let finder = Finder::new(relays.clone(), Arc::new(urls), http, Arc::new(System));
+        let store = Store::new(Arc::new(MemoryBackend::default())).unwrap();
+        let finder = Finder::new(relays.clone(), Arc::new(urls), http, store, Arc::new(System));
         Rig { relays, finder }
     }
 

@@ -71,6 +71,11 @@ impl Names {
         found
     }
 
+    /// Whether a look-up would ask nobody now.
+    pub(crate) fn remembers(&self, name: &Name) -> bool {
+        self.remembered(name, Instant::now()).is_some()
+    }
+
     fn remembered(&self, name: &Name, now: Instant) -> Option<Known> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(name).filter(|(until, _)| *until > now).map(|(_, known)| known.clone())

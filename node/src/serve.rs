@@ -70,6 +70,7 @@ pub(crate) use srv::Mounted;
 pub use srv::Srv;
 pub(crate) use state::StateFolder;
 pub(crate) use task::begin as begin_task;
+pub(crate) use http::Door;
 pub(crate) use wallet::may_use as may_use_wallet;
 
 /// What file servers stand on.

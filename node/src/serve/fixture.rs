@@ -108,7 +108,7 @@ impl Fixture {
         let (subscriptions, _) = Subscriptions::new(store.clone(), Arc::new(Nothing), time.clone());
         let feeds = Arc::new(Feeds::new(store.clone(), time.clone()));
         let (http, found) = (Arc::new(client), Arc::new([own.clone()]));
-        let finder = Finder::new(relays.clone(), found, http.clone(), time.clone());
+        let finder = Finder::new(relays.clone(), found, http.clone(), store.clone(), time.clone());
         let vault = Vault::new(store.clone(), keyring.clone());
         let (sockets, _) =
             Sockets::new(store.clone(), http.clone(), vault, Tenure::alone(time.clone()), time.clone());

@@ -4,6 +4,7 @@
 //! key) is, a POST or PATCH is answered with `outcome_unknown`. `responses` has the last answers; `policy` says what is
 //! allowed, and what is left of today.
 
+mod door;
 mod request;
 mod send;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use hyper::header::{self, HeaderMap};
 use oa_nips::files::Code;
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::door::Door;
 use self::request::Asked;
 use self::send::{Sender, Sent};
 use self::used::Requests;
@@ -34,7 +36,6 @@ use crate::namespace::service::{
 use crate::secrets::Vault;
 use crate::secrets::redact::Redactor;
 use crate::store::Store;
-use crate::time::Time;
 
 /// The call file, within the mount.
 const REQUEST: &str = "/request";
@@ -47,7 +48,7 @@ pub(super) fn mount(mounts: &mut Mounts, parts: &Parts) {
         client: parts.http.clone(),
         vault: Vault::new(parts.store.clone(), parts.keyring.clone()),
         requests: requests.clone(),
-        time: parts.time.clone(),
+        door: Door::new(parts.store.clone(), parts.time.clone()),
     });
     let (known, time) = (requests.clone(), parts.time.clone());
     let folder = Computed::new()
@@ -65,7 +66,7 @@ struct Asker {
     client: Arc<Client>,
     vault: Vault,
     requests: Requests,
-    time: Arc<dyn Time>,
+    door: Door,
 }
 
 impl Asker {
@@ -77,8 +78,7 @@ impl Asker {
         let rules = &subject.manifest.http;
         let sender = Sender { client: &self.client, rules, secrets: &secrets, redactor: &redactor };
         let first = sender.first(asked)?;
-        let per_day = super::children::left(&self.requests.0, cx, rules.per_day)?;
-        let n = self.requests.count(subject.row.id, per_day, self.time.now_ms()).await?;
+        let n = self.door.count(cx).await?;
         let sent = sender.send(first).await?;
         let shown = Shown::new(sent, &redactor, n);
         if let Err(error) = self.requests.keep(subject.row.id, n, shown.kept()).await {

@@ -9,6 +9,7 @@ use oa_nips::files::Code;
 use oa_nips::nostr::types::url::Url;
 use tokio::time::Instant;
 
+use super::door::Door;
 use super::request::{Asked, BODY_BYTES_MAX, Body};
 use crate::agent::manifest::{Http, Method};
 use crate::agent::site;
@@ -69,7 +70,7 @@ impl<'a> Sender<'a> {
     /// # Errors
     /// `PermissionDenied` for what manifest or secrets do not allow, `InvalidInput`, `TooLarge`
     pub(super) fn first(&self, asked: Asked) -> Result<Hop<'a>, Error> {
-        self.admit(asked.method, &asked.url).map_err(denied)?;
+        Door::admit(self.rules, asked.method, &asked.url).map_err(denied)?;
         let (mut used, class) = (Vec::new(), asked.class());
         let mut headers = HeaderMap::new();
         for (name, text) in &asked.headers {
@@ -109,17 +110,6 @@ impl<'a> Sender<'a> {
         let deadline = Instant::now() + asked.timeout;
         let body = Bytes::from(body);
         Ok(Hop { method: asked.method, url, headers, body, used, is_body_secret, class, deadline })
-    }
-
-    /// Whether the manifest lets a request go there.
-    fn admit(&self, method: Method, url: &Url) -> Result<(), String> {
-        if !self.rules.methods.contains(&method) {
-            return Err(format!("{method} is not among the methods of the manifest's [http]"));
-        }
-        if !self.rules.allow.iter().any(|site| site.covers(url)) {
-            return Err(format!("{} is not on the allowlist of the manifest's [http]", place(url)));
-        }
-        Ok(())
     }
 
     fn fill(
@@ -213,7 +203,7 @@ impl<'a> Sender<'a> {
             next.headers.remove(header::CONTENT_TYPE);
             next.headers.remove(HeaderName::from_static("idempotency-key"));
         }
-        self.admit(next.method, &next.url)?;
+        Door::admit(self.rules, next.method, &next.url)?;
         let stays =
             next.url.origin() == hop.url.origin() && hop.used.iter().all(|secret| secret.covers(&next.url));
         if stays {
@@ -268,7 +258,7 @@ impl Hop<'_> {
 }
 
 /// Where a URL leads, without what may be secret in it.
-fn place(url: &Url) -> String {
+pub(super) fn place(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
 }
