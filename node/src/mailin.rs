@@ -305,6 +305,10 @@ impl MailIn {
             let after = After::of(&decided.also);
             self.shared.hooks.landed(after, verdicts.get(1..).unwrap_or_default(), &self.shared.outbox);
         }
+        if !decided.also.is_empty() && verdicts.iter().any(Verdict::stops_unit) {
+            // Somebody else decided the same at the same instant. It is asked for anew, and answered by what holds now.
+            self.left.notify_one();
+        }
         let Some(verdict) = verdicts.into_iter().next() else { return };
         match verdict {
             Verdict::Queued(_) => {

@@ -9,10 +9,12 @@ use oa_nips::hex::Hash;
 use oa_nips::nostr::EventId;
 use oa_nips::port::RowWrite;
 use serde::Deserialize;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{KEPT_MS, SPACE, Said, Stage};
 use crate::agent::AgentId;
 use crate::codes;
+use crate::engine::turns::Turns;
 use crate::store::Store;
 use crate::store::backend::BackendError;
 
@@ -21,7 +23,10 @@ const PAGE: usize = 100;
 
 /// Approvals by their ids, without what they would send.
 #[derive(Debug, Default)]
-pub(crate) struct Index(Mutex<BTreeMap<String, Brief>>);
+pub(crate) struct Index {
+    all: Mutex<BTreeMap<String, Brief>>,
+    begins: Turns,
+}
 
 /// The part of an [`super::Approval`] that is kept at hand.
 #[derive(Debug, Clone, Deserialize)]
@@ -75,6 +80,17 @@ impl Index {
                 index.put(id, row.version, &row.value);
             }
         }
+    }
+
+    /// Waits until it is this caller's to begin what was granted to an agent, or to change whether the agent goes on:
+    /// one of the two is first, and the other sees it. It is had for a moment, never while something is done outside.
+    pub(crate) async fn begins(&self, agent: AgentId) -> OwnedMutexGuard<()> {
+        self.begins.of(agent).await
+    }
+
+    /// Those of an agent that were begun, and may be made whatever happens now.
+    pub(crate) fn doing(&self, agent: AgentId) -> Vec<String> {
+        self.ids(|brief| brief.agent == agent && matches!(brief.state, Stage::Doing { .. }))
     }
 
     /// A row of an approval has been written.
@@ -148,7 +164,7 @@ impl Index {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Brief>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

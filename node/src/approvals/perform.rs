@@ -10,7 +10,7 @@ use oa_nips::files::Code;
 use oa_nips::mail::{Draft, Protocol};
 use oa_nips::nostr::PublicKey;
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -161,22 +161,31 @@ async fn perform(shared: &Shared, agent: AgentId, id: &str) -> Result<(), Backen
     };
     let service = &found.mount.service;
     match service.class(&found.rest, &change) {
-        Class::Transactional => match service.change(&cx, &found.rest, &change).await {
-            Ok(mut effect) => {
-                let reply = std::mem::take(&mut effect.reply);
-                finish(shared, done(version, approval), Ok(reply), effect).await
+        Class::Transactional => {
+            // A stop that comes now is answered after what was granted is there.
+            let Some(_begun) = begin(shared, agent).await? else { return Ok(()) };
+            match service.change(&cx, &found.rest, &change).await {
+                Ok(mut effect) => {
+                    let reply = std::mem::take(&mut effect.reply);
+                    finish(shared, done(version, approval), Ok(reply), effect).await
+                }
+                Err(error) => {
+                    finish(shared, done(version, approval), Err(error.at(&path)), Effect::default()).await
+                }
             }
-            Err(error) => {
-                finish(shared, done(version, approval), Err(error.at(&path)), Effect::default()).await
-            }
-        },
+        }
         class => {
             let (version, outcome) = match &approval.state {
                 Stage::Granted { by } => {
+                    let Some(begun) = begin(shared, agent).await? else { return Ok(()) };
                     let doing = Approval { state: Stage::Doing { by: *by }, ..approval.clone() };
-                    if shared.store.write(put(&(version, doing))).await? != Verdict::Done {
+                    let doing = super::row(&(version, doing));
+                    if shared.store.write(Write::Row(doing.clone())).await? != Verdict::Done {
                         return Ok(());
                     }
+                    // A stop that comes now is told of it.
+                    shared.wishes.landed(&doing);
+                    drop(begun);
                     (version + 1, service.act(&cx, &found.rest, &change).await)
                 }
                 // Begun by a process that died. What cannot be found out now is looked at again later.
@@ -197,6 +206,14 @@ async fn perform(shared: &Shared, agent: AgentId, id: &str) -> Result<(), Backen
             .await
         }
     }
+}
+
+/// The leave to begin what was granted, if the agent still goes on. Whoever stopped it, and has been answered so, stopped
+/// this too.
+async fn begin(shared: &Shared, agent: AgentId) -> Result<Option<OwnedMutexGuard<()>>, BackendError> {
+    let begun = shared.wishes.begins(agent).await;
+    let goes_on = shared.store.agent(agent)?.is_some_and(|row| row.lifecycle.ticks());
+    Ok(goes_on.then_some(begun))
 }
 
 fn done(version: u64, approval: Approval) -> Versioned {

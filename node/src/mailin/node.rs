@@ -5,8 +5,8 @@ use oa_nips::mail::{Draft, Protocol};
 use oa_nips::nostr::ToBech32;
 
 use crate::agent::AgentId;
-use crate::agent::mailbox::Refusal;
-use crate::approvals::{self, Answered, Said, Stage, Versioned};
+use crate::agent::mailbox::{self, Refusal};
+use crate::approvals::{self, Answered, Approval, Said, Stage, Versioned};
 use crate::mailin::decide::{Case, Decided};
 use crate::namespace::rights::Role;
 use crate::store::backend::BackendError;
@@ -27,6 +27,14 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
     if said == Said::Else && case.mail.auto_hop > 0 {
         return Ok(case.refuse(Refusal::NotAllowed));
     }
+    // Whoever consents and has a clock that is wrong would wait for nothing. What is older than the floor may be somebody
+    // else's, who sends it again.
+    if said != Said::Else && mailbox::timely(case.mail.sent_at_ms, 0, case.now_ms).is_err() {
+        let text =
+            "Nothing was done: your message is dated in the future. Please set your clock and answer again.";
+        let (from, reason) = (case.mail.author, Refusal::Future);
+        return Ok(case.settle(Answer::Decline { from, reason, reply: case.reply(text) }));
+    }
     let mut theirs = Vec::new();
     for id in case.shared.wishes.named(&said) {
         if let Some(approval) = approvals::one(&case.shared.store, &id)?
@@ -40,8 +48,8 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
         Answered::Decided(approval) => {
             let (_, decided) = &*approval;
             let did = match decided.state {
-                Stage::Granted { .. } => "Granted: it is done now, once",
-                _ => "Denied: nothing is done",
+                Stage::Granted { .. } => granted(case, decided)?,
+                _ => "Denied: nothing is done".to_owned(),
             };
             let deed = approvals::deed(decided);
             (format!("{did}. (wish {}: {deed})", decided.id), Some(approvals::put(&approval)))
@@ -52,6 +60,20 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
     // What is granted must be on disk before the next answer is judged by it.
     settled.is_policy = true;
     Ok(settled)
+}
+
+/// What follows from a yes: nothing is made while its agent is stopped.
+fn granted(case: &Case<'_>, approval: &Approval) -> Result<String, BackendError> {
+    let row = case.shared.store.agent(approval.agent)?;
+    Ok(match row {
+        Some(row) if !row.lifecycle.ticks() => {
+            format!(
+                "Granted, but {} is {}: it is done, once, if that changes within a day of the asking",
+                row.name, row.lifecycle
+            )
+        }
+        _ => "Granted: it is done now, once".to_owned(),
+    })
 }
 
 /// Whether the author may decide about an approval now.

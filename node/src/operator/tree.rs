@@ -391,6 +391,11 @@ async fn transact(
         Some(agent) if changes_state(&place.path) => Some(shared.turns.of(agent.row.id).await),
         _ => None,
     };
+    // Of a stop and the beginning of what was granted one is first, and the other is told.
+    let _begins = match &place.agent {
+        Some(agent) if place.path.as_str() == "/ctl" => Some(shared.wishes.begins(agent.row.id).await),
+        _ => None,
+    };
     let cx = place.context(key);
     let effect = found.mount.service.change(&cx, &found.rest, change).await;
     let Effect { reply, files, out, mut writes } = effect.map_err(|error| error.at(&place.whole))?;

@@ -27,7 +27,11 @@ use crate::store::write::{AgentChange, Poke, Write};
 pub(crate) const CLAIM_MS: u64 = 10 * 60 * 1000;
 
 pub(super) fn mount(mounts: &mut Mounts, parts: &Parts, creator: &Arc<Creator>) {
-    let ctl = OneFile::call(|cx, change| Box::pin(async move { ctl(cx, text(change)?) }));
+    let wishes = parts.wishes.clone();
+    let ctl = OneFile::call(move |cx, change| {
+        let wishes = wishes.clone();
+        Box::pin(async move { ctl(cx, &wishes, text(change)?) })
+    });
     mounts.mount_file(at("/ctl"), FileType::Call, Arc::new(ctl), "control");
     let wishes = parts.wishes.clone();
     let new = OneFile::append(move |cx, change| {
@@ -57,7 +61,7 @@ pub(crate) fn claim(now_ms: u64) -> (String, Claim) {
     (code, claim)
 }
 
-fn ctl(cx: &Context<'_>, command: &str) -> Result<Effect, Error> {
+fn ctl(cx: &Context<'_>, wishes: &Index, command: &str) -> Result<Effect, Error> {
     let row = cx.subject()?.row;
     let (verb, argument) = command.trim().split_once(' ').unwrap_or((command.trim(), ""));
     if cx.role == Role::Agent && !matches!(verb, "tick" | "hibernate" | "stop") {
@@ -75,6 +79,11 @@ fn ctl(cx: &Context<'_>, command: &str) -> Result<Effect, Error> {
         Write::Poke(Box::new(Poke { agent: row.id, envelope }))
     };
     let mut said = json!({ "name": row.name, "did": verb });
+    // What was granted and has begun outside nobody can take back.
+    let under_way = if matches!(verb, "stop" | "remove") { wishes.doing(row.id) } else { Vec::new() };
+    if !under_way.is_empty() {
+        said = json!({ "name": row.name, "did": verb, "under_way": under_way });
+    }
     let write = match verb {
         "tick" | "wake" => poke(Kind::Poke, "poke"),
         "hibernate" => poke(Kind::Sleep, "sleep"),

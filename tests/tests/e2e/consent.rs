@@ -31,6 +31,10 @@ struct Cast {
 }
 
 async fn cast() -> Cast {
+    cast_with(|_| ()).await
+}
+
+async fn cast_with(change: impl FnOnce(&mut Manifest)) -> Cast {
     let owner_keys = Keys::generate();
     let world = World::start(Plot::default()).await.unwrap();
     let mut manifest = Manifest::new("alice", "echo");
@@ -38,6 +42,7 @@ async fn cast() -> Cast {
     manifest.dm.policy = Policy::Open;
     manifest.autonomy.level = Level::SemiAutonomous;
     manifest.autonomy.require_approval = vec![Category::ModifyGoals];
+    change(&mut manifest);
     let agent = world.node.ensure_agent(manifest).await.unwrap();
     let owner = world.client_of(owner_keys.clone()).await.unwrap();
     let node = world.node.public_key();
@@ -205,6 +210,8 @@ async fn a_yes_out_of_its_time_is_refused_and_does_nothing() {
     let store = cast.world.store.clone();
     until(|| store.refusals(AgentId::NODE, 9).unwrap().iter().any(|(_, r)| r.reason == Refusal::Future))
         .await;
+    let told = cast.node_says().await;
+    assert!(told.text().unwrap().contains("dated in the future"), "{told:?}");
     // It was not taken for an answer, neither then nor when the next one is dealt with.
     let said = cast.say("yes AAAAAA", Protocol::Nip17).await;
     assert!(said.contains("Nothing was done"), "{said}");
@@ -253,7 +260,7 @@ async fn what_was_granted_expires_and_the_owner_is_told() {
     let mut caller = Caller::new(&cast.world, cast.owner_keys.clone()).await.unwrap();
     ctl(&mut caller, "stop").await;
     let said = cast.say(&format!("yes {code}"), Protocol::Nip17).await;
-    assert!(said.starts_with("Granted"), "{said}");
+    assert!(said.starts_with("Granted, but alice is stopped"), "{said}");
     // A day goes by.
     let (key, expect_version, mut late) = approval(&cast);
     late["expires_at_ms"] = late["asked_at_ms"].clone();
@@ -269,5 +276,67 @@ async fn what_was_granted_expires_and_the_owner_is_told() {
     ctl(&mut caller, "resume").await;
     until(|| cast.world.plot.runs.load(Ordering::Relaxed) > runs).await;
     assert!(!cast.has("late"));
+    cast.world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approver_who_comes_too_late_is_told_so_and_a_stranger_is_not() {
+    let approver_keys = Keys::generate();
+    let mut cast =
+        cast_with(|manifest| manifest.roles.approvers = vec![Npub(approver_keys.public_key())]).await;
+    let mut approver = cast.world.client_of(approver_keys.clone()).await.unwrap();
+    let mut stranger = cast.world.client().await.unwrap();
+    // Each was asked, with the same code.
+    let (_, code) = cast.wish("shared").await;
+    let asked = approver.next(SOON).await.unwrap();
+    assert!(asked.author == cast.node && asked.text().unwrap().contains(&code), "{asked:?}");
+    let yes = format!("yes {code}");
+    // Dated ahead: both are told, each once.
+    let ahead_ms = (forge::now_s() + FUTURE_S_MAX + 60) * 1000;
+    for keys in [&approver_keys, &Keys::generate()] {
+        let rumor = Draft::text(cast.node, yes.clone(), ahead_ms).rumor(keys.public_key());
+        let wrap = forge::wrap_rumor(keys, &cast.node, &rumor).unwrap();
+        approver.put(&wrap, SOON).await.unwrap();
+    }
+    let told = approver.next(SOON).await.unwrap();
+    assert!(told.text().unwrap().contains("dated in the future"), "{told:?}");
+    // Superseded by the owner's word, and then done.
+    assert!(cast.say(&format!("no {code}"), Protocol::Nip17).await.starts_with("Denied"));
+    let said = approver.ask(cast.node, &yes, Protocol::Nip17, SOON).await.unwrap();
+    assert!(said.text().unwrap().contains("denied before"), "{said:?}");
+    let (_, code) = cast.wish("done").await;
+    assert!(approver.next(SOON).await.unwrap().text().unwrap().contains(&code));
+    assert!(cast.say(&format!("yes {code}"), Protocol::Nip17).await.starts_with("Granted"));
+    until(|| cast.has("done")).await;
+    let yes = format!("yes {code}");
+    let said = approver.ask(cast.node, &yes, Protocol::Nip17, SOON).await.unwrap();
+    assert!(said.text().unwrap().contains("granted before"), "{said:?}");
+    let mut caller = Caller::new(&cast.world, approver_keys).await.unwrap();
+    let (id, ..) = cast.world.store.rows("approvals", "", 9).unwrap().pop().unwrap();
+    for verb in ["approve", "deny"] {
+        let refused = caller.ask(Verb::Call, "/approvals/ctl", &format!("{verb} {id}")).await.unwrap();
+        let refused = refused.unwrap_err();
+        assert!(refused.message.contains("already"), "{refused}");
+    }
+    let sent = stranger.dm(cast.node, &yes, Protocol::Nip17, SOON).await.unwrap();
+    assert!(stranger.answer(sent, SILENCE).await.is_err());
+    // Over before anybody said anything.
+    let (_, code) = cast.wish("over").await;
+    assert!(approver.next(SOON).await.unwrap().text().unwrap().contains(&code));
+    let is_over = |row: &oa_nips::port::Row| String::from_utf8_lossy(&row.value).contains("/goals/over.json");
+    let rows = cast.world.store.rows("approvals", "", 9).unwrap();
+    let (key, row) = rows.into_iter().find(|(_, row)| is_over(row)).unwrap();
+    let mut over: serde_json::Value = serde_json::from_slice(&row.value).unwrap();
+    over["expires_at_ms"] = over["asked_at_ms"].clone();
+    let value = Some(over.to_string().into_bytes());
+    let space = "approvals".to_owned();
+    cast.world
+        .store
+        .write(Write::Row(RowWrite { space, key, expect_version: row.version, value }))
+        .await
+        .unwrap();
+    let said = approver.ask(cast.node, &format!("yes {code}"), Protocol::Nip17, SOON).await.unwrap();
+    assert!(said.text().unwrap().contains("too late"), "{said:?}");
+    assert!(!cast.has("over") && !cast.has("shared"));
     cast.world.end().await;
 }

@@ -115,6 +115,8 @@ pub enum Answer {
     Own,
     /// Logs it.
     Refuse { from: Option<PublicKey>, reason: Refusal, detail: String },
+    /// Logs it, and says why: somebody relied on it.
+    Decline { from: PublicKey, reason: Refusal, reply: Outgoing },
     /// Makes the sender owner by the claim that was open, and says so.
     Claimed { by: PublicKey, reply: Outgoing },
     /// A wrong code: says so, and after too many closes the claim.
@@ -144,7 +146,8 @@ impl Settled {
             }
             see(tx, self.agent, &id, sent_at_ms, self.at_ms);
             let timely = mailbox::timely(sent_at_ms, floor_s(tx, &row, self.at_ms)?, self.at_ms);
-            if let (Err(reason), false) = (timely, matches!(answer_with, Answer::Own)) {
+            let stands = matches!(answer_with, Answer::Own | Answer::Decline { .. });
+            if let (Err(reason), false) = (timely, stands) {
                 let detail = "a command out of its time".to_owned();
                 answer_with = Answer::Refuse { from: None, reason, detail };
             }
@@ -163,6 +166,10 @@ fn answer(tx: &mut Tx<'_>, row: &mut AgentRow, answer: Answer, at_ms: u64) -> Re
         Answer::Refuse { from, reason, detail } => {
             log_refusal(tx, row, &Refused { from, reason, detail, at_ms });
             return Ok(Verdict::Refused(reason));
+        }
+        Answer::Decline { from, reason, reply } => {
+            log_refusal(tx, row, &Refused { from: Some(from), reason, detail: String::new(), at_ms });
+            out::enqueue(tx, row, reply, at_ms);
         }
         Answer::Claimed { by, reply } => {
             // Two claims at once: the first is the owner.
