@@ -35,6 +35,7 @@ use crate::commands::node_key::case;
 use crate::config;
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result, chain};
+use crate::lifecycle;
 use crate::output::Output;
 use crate::passphrase::PassphraseSource;
 
@@ -272,8 +273,7 @@ impl Host {
                 _ = named.tick() => self.serve_names(),
             }
         };
-        output.object(&json!({ "event": "stopping" }));
-        output.note("stopping");
+        lifecycle::stopping(output);
         let Self { node, relay, .. } = self;
         let ended = tokio::time::timeout(SHUTDOWN, async {
             node.shutdown().await;

@@ -8,7 +8,7 @@
 //! - `devnet`: relay, chain and two operators, to try things with
 //! - `wallet`: the home of a wallet, and the process that runs it
 //! - `bunker`: a home whose operator's key is elsewhere
-//! - `context`: what every command is given
+//! - `context`: what every command is given; `lifecycle`: what those that run on tell of their life
 //! - `config`: `config.toml` of a server
 //! - `purse`: the wallet that a node is a customer of; `secret`: files for their owner only
 //! - `passphrase`: where passphrases come from
@@ -26,6 +26,7 @@ mod error;
 #[cfg(feature = "fuse")]
 mod fuse;
 mod host;
+mod lifecycle;
 mod output;
 mod passphrase;
 mod purse;

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::context::Signals;
 use crate::error::{Error, Kind, Result, chain};
 use crate::fuse::{self, Config, MountError, Point, PointError, RemoteTree, Unmounted};
+use crate::lifecycle;
 use crate::output::Output;
 
 /// `oa mount`
@@ -38,7 +39,7 @@ pub(crate) async fn run<T: RemoteTree>(
     tree.list("/").await?;
     let mounted = fuse::mount(Arc::new(tree), point, Config::default()).await?;
     let path = mounted.path().to_owned();
-    output.object(&json!({ "event": "ready", "mount": path }));
+    lifecycle::ready(output, &json!({ "event": "ready", "mount": path }));
     output.say(format!("The node's tree is at {}. Ctrl-C unmounts it.", path.display()));
     tokio::select! {
         biased;
@@ -46,7 +47,7 @@ pub(crate) async fn run<T: RemoteTree>(
         () = mounted.ended() => output.note(format!("{} was unmounted", path.display())),
     }
     tell(output, &mounted.unmount().await?);
-    output.object(&json!({ "event": "stopping" }));
+    lifecycle::stopping(output);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::config::{Config, relay_url, template};
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, npub};
+use crate::lifecycle;
 use crate::purse;
 
 pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<String>) -> Result<()> {
@@ -87,13 +88,14 @@ pub(crate) async fn run(context: &Context, take_lease: bool, until_eof: bool) ->
     let agents = host.node.agents().map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
     let output = context.output;
     let named = |(name, key): &(String, _)| json!({ "name": name, "npub": npub(key) });
-    output.object(&json!({
+    let event = json!({
         "event": "ready",
         "relay": host.relay_url,
         "node": npub(&host.node.public_key()),
         "operator": operators.first().map(npub),
         "agents": agents.iter().map(named).collect::<Vec<_>>(),
-    }));
+    });
+    lifecycle::ready(output, &event);
     output.say(format!("node {} is up on {}", npub(&host.node.public_key()), host.relay_url));
     for (name, key) in &agents {
         output.say(format!("  {name:<16} {}", npub(key)));

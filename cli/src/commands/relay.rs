@@ -8,6 +8,7 @@ use crate::args::Relay;
 use crate::context::{Context, Signals};
 use crate::error::Result;
 use crate::host::start_relay;
+use crate::lifecycle;
 
 pub(crate) async fn run(context: &Context, args: Relay) -> Result<()> {
     let output = context.output;
@@ -26,13 +27,13 @@ pub(crate) async fn run(context: &Context, args: Relay) -> Result<()> {
     };
     let is_memory = matches!(store, StoreConfig::Memory);
     let relay = start_relay(args.listen, store).await?;
-    output.object(&json!({ "event": "ready", "relay": relay.url() }));
+    lifecycle::ready(output, &json!({ "event": "ready", "relay": relay.url() }));
     output.say(format!("relay at {}{}", relay.url(), if is_memory { ", in memory" } else { "" }));
     if !args.listen.ip().is_loopback() && oa_relay::Relay::serves_wraps_to_anyone() {
         output.note("note: it gives sealed messages to whoever asks for them");
     }
     signals.next().await;
-    output.object(&json!({ "event": "stopping" }));
+    lifecycle::stopping(output);
     relay.shutdown().await;
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::config::relay_url;
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Host, Plan, npub};
+use crate::lifecycle;
 use crate::purse;
 
 /// The agent that is there from the start.
@@ -65,14 +66,15 @@ pub(crate) async fn run(context: &Context, args: Up) -> Result<()> {
     let claim = host.node.open_claim(CONCIERGE).await?;
     let agents = host.node.agents().map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
     let output = context.output;
-    output.object(&json!({
+    let event = json!({
         "event": "ready",
         "relay": host.relay_url,
         "node": npub(&host.node.public_key()),
         "operator": npub(&operator),
         "agents": agents.iter().map(|(name, key)| json!({ "name": name, "npub": npub(key) })).collect::<Vec<_>>(),
         "claim": claim,
-    }));
+    });
+    lifecycle::ready(output, &event);
     if let Some(hint) = purse::hint(&context.home).filter(|_| !has_wallet) {
         output.note(hint);
     }

@@ -30,6 +30,7 @@ use super::{PLAY_MONEY, init, secret};
 use crate::context::{Context, Signals};
 use crate::error::{Error, Kind, Result, chain};
 use crate::host::npub;
+use crate::lifecycle;
 
 /// What an operator of play money begins with.
 const PLAY: Msat = Msat::from_sat(1_000_000);
@@ -102,9 +103,7 @@ pub(crate) async fn run(context: &Context, fake: bool, until_eof: bool) -> Resul
         () = signals.next() => None,
         ended = running.service.ended() => Some(ended),
     };
-    let output = context.output;
-    output.object(&json!({ "event": "stopping" }));
-    output.note("stopping");
+    lifecycle::stopping(context.output);
     match tokio::time::timeout(SHUTDOWN, running.stop()).await {
         Ok(done) => done?,
         Err(_) => return Err(Error::new(Kind::Failed, "could not end in time; the next start goes on")),
@@ -231,7 +230,7 @@ async fn ready(context: &Context, config: &Config, wallet: &PublicKey, running: 
     let node = running.backend.info().await.map(|info| info.node_id.to_string()).unwrap_or_default();
     let output = context.output;
     let is_play = config.network == Coins::PlayMoney;
-    output.object(&json!({
+    let event = json!({
         "event": "ready",
         "wallet": npub(wallet),
         "network": config.network.word(),
@@ -239,7 +238,8 @@ async fn ready(context: &Context, config: &Config, wallet: &PublicKey, running: 
         "node": node,
         "relays": config.relays,
         "connection": Place::peek(&context.home).admin(),
-    }));
+    });
+    lifecycle::ready(output, &event);
     let kind =
         if is_play { format!("{PLAY_MONEY}, worth nothing") } else { config.network.name().to_owned() };
     output.say(format!("wallet {} ({kind}) is up on {}", npub(wallet), config.relays.join(" ")));

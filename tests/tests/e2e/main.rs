@@ -19,6 +19,7 @@ mod http;
 mod interop;
 mod lease;
 mod life;
+mod lifecycle;
 mod loops;
 mod mount;
 mod moving;
