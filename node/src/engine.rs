@@ -1,9 +1,10 @@
 //! The tick engine: agents with something in their inbox get a worker, one tick of an agent at a time.
 //!
 //! [`schedule::Schedule`] decides who is next, [`plan::Plan`] in which order one agent's envelopes run,
-//! `tick` runs one, [`supervisor`] decides what a failure means. The
+//! `tick` runs one, `ahead` lets the next begin before it is on disk, [`supervisor`] decides what a failure means. The
 //! actor here only carries out: it starts workers, hears how they left an agent, and wakes those that had to wait.
 
+mod ahead;
 pub mod clock;
 pub(crate) mod hooks;
 pub mod plan;

@@ -242,7 +242,7 @@ impl Feeds {
     }
 
     /// Whether there is anybody to show an agent to.
-    fn is_shown(&self, agent: AgentId, hud: &Hud) -> bool {
+    pub(crate) fn is_shown(&self, agent: AgentId, hud: &Hud) -> bool {
         hud.public || self.is_open(agent)
     }
 

@@ -102,6 +102,7 @@ impl Namespace {
         if let Some(known) = self.recorded("read", &path, span)? {
             return known;
         }
+        self.settle(&path).await?;
         let content =
             self.look(&path, async |cx, found| found.mount.service.read(&cx, &found.rest, span).await);
         let content = content.await;
@@ -121,6 +122,7 @@ impl Namespace {
         if let Some(known) = self.recorded("list", &path, Span::ALL)? {
             return known.and_then(from_json);
         }
+        self.settle(&path).await?;
         let entries = self.look(&path, async |cx, found| found.mount.service.list(&cx, &found.rest).await);
         let entries = with_mounts(&self.setting.mounts, &path, entries.await);
         let entries = entries.map(|entries| visible(&path, entries));
@@ -188,6 +190,7 @@ impl Namespace {
         }
         self.changes += 1;
         let key = self.key(&path);
+        self.settle(&path).await?;
         let mounts = self.setting.mounts.clone();
         let found = mounts.find(&path)?;
         found.allow(&path, &change)?;
@@ -348,6 +351,16 @@ impl Namespace {
             engine.input(part);
         }
         sha256::Hash::from_engine(engine).to_byte_array()
+    }
+
+    /// Waits until the disk is where the tick began, if whoever serves a path looks there.
+    async fn settle(&mut self, path: &Path) -> Result<(), Error> {
+        if self.setting.mounts.find(path).is_ok_and(|found| !found.mount.service.is_own()) {
+            let settled = self.setting.committed.settled().await;
+            // No fault of the program.
+            settled.map_err(|error| self.put_off_by(error.at(path)))?;
+        }
+        Ok(())
     }
 
     async fn look<T>(

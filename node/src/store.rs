@@ -1,11 +1,14 @@
 //! The node's memory across crashes: agents, inboxes, files, outboxes, records, in one database.
 //!
-//! [`Store`] is a cheap handle. Writes go as units ([`write::Write`]) to one writer thread, which makes many of
-//! them durable with one flush; reads see what is committed and never wait for it. Rows stand on ordered tables of
-//! bytes, the [`backend::Backend`] trait, kept by SQLite or in memory.
+//! [`Store`] is a cheap handle. Writes go as units ([`write::Write`]) to one writer, which decides them one after
+//! another and makes many of them durable with one flush; reads see what is durable and never wait for it. Only what
+//! sends nothing out before its own commit is durable may read what is decided and not on disk yet. Rows stand on
+//! ordered tables of bytes, the [`backend::Backend`] trait, kept by SQLite or in memory.
 
 pub mod backend;
 pub mod conformance;
+mod decided;
+mod layer;
 pub mod memory;
 pub mod read;
 pub mod row;
@@ -15,20 +18,22 @@ pub mod write;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use backend::{Backend, BackendError};
+use decided::{Decided, Gathered};
 use write::{Verdict, Write};
 
 /// A handle to the store.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// What is read: the durable, or what is decided.
     backend: Arc<dyn Backend>,
+    decided: Arc<Decided>,
     queue: writer::Queue,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    threads: Arc<Mutex<Option<writer::Threads>>>,
     stopped: CancellationToken,
 }
 
@@ -47,8 +52,30 @@ impl Pending {
 
     /// As [`Pending::verdicts`], for who keeps it in a queue; not to be called again once it answered.
     pub(crate) async fn wait(&mut self) -> Result<Vec<Verdict>, BackendError> {
-        (&mut self.0).await.unwrap_or_else(|_| Err(BackendError::Stopped("it was closed".to_owned())))
+        answered(&mut self.0).await
     }
+}
+
+/// A unit that is decided, or about to be, and not durable yet.
+#[derive(Debug)]
+pub(crate) struct HandedIn {
+    decided: oneshot::Receiver<Result<Vec<Verdict>, BackendError>>,
+    /// Its way to disk.
+    pub(crate) durable: Pending,
+}
+
+impl HandedIn {
+    /// Waits until the unit is decided: nothing but a store that stops changes these verdicts, and whatever is handed in
+    /// from now on is decided on them. What is sent out because of them waits for the disk.
+    pub(crate) async fn verdicts(&mut self) -> Result<Vec<Verdict>, BackendError> {
+        answered(&mut self.decided).await
+    }
+}
+
+async fn answered(
+    answer: &mut oneshot::Receiver<Result<Vec<Verdict>, BackendError>>,
+) -> Result<Vec<Verdict>, BackendError> {
+    answer.await.unwrap_or_else(|_| Err(BackendError::Stopped("it was closed".to_owned())))
 }
 
 impl Store {
@@ -58,8 +85,16 @@ impl Store {
     /// When no thread can be started.
     pub fn new(backend: Arc<dyn Backend>) -> std::io::Result<Self> {
         let stopped = CancellationToken::new();
-        let (queue, thread) = writer::start(backend.clone(), stopped.clone())?;
-        Ok(Self { backend, queue, thread: Arc::new(Mutex::new(Some(thread))), stopped })
+        let gathered = Arc::<Gathered>::default();
+        let decided = Arc::new(Decided::new(gathered.clone(), backend.clone()));
+        let (queue, threads) = writer::start(backend.clone(), gathered, stopped.clone())?;
+        Ok(Self { backend, decided, queue, threads: Arc::new(Mutex::new(Some(threads))), stopped })
+    }
+
+    /// The same store, whose reads see what is decided as well, on disk or not yet. For those who send nothing out but
+    /// after a commit of their own: when that is durable, so is all that they read.
+    pub(crate) fn as_decided(&self) -> Self {
+        Self { backend: self.decided.clone(), ..self.clone() }
     }
 
     /// Ends when a write failed: then nothing more can be kept.
@@ -70,6 +105,20 @@ impl Store {
     /// Hands in a unit. Units land in the order of these calls' returns.
     pub async fn submit(&self, unit: Vec<Write>) -> Pending {
         Pending(self.queue.push(unit).await)
+    }
+
+    /// As [`Store::submit`], for who goes on as soon as the unit is decided.
+    pub(crate) async fn hand_in(&self, unit: Vec<Write>) -> HandedIn {
+        let (decided, durable) = self.queue.push_ahead(unit).await;
+        HandedIn { decided, durable: Pending(durable) }
+    }
+
+    /// Waits until everything that was handed in before is durable.
+    ///
+    /// # Errors
+    /// What the backend said; then some of it is not.
+    pub(crate) async fn settled(&self) -> Result<(), BackendError> {
+        self.commit(Vec::new()).await.map(drop)
     }
 
     /// Hands in a unit and waits until it is durable; answers a verdict for each write up to the one that stopped it.
@@ -92,10 +141,10 @@ impl Store {
     /// Ends the writer once everything handed in is durable; what comes later is refused.
     pub async fn close(&self) {
         self.queue.stop().await;
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            // The thread has nothing to say; a panic in it was reported where it happened.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(threads) = threads {
+            // Both have nothing to say.
+            let _ = tokio::task::spawn_blocking(move || threads.join()).await;
         }
     }
 }

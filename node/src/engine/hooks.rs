@@ -85,6 +85,17 @@ impl After {
         after
     }
 
+    /// Whether nobody but the outbox has anything to do then.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let Self { arrived, became, created, approvals, subscriptions, manifests } = self;
+        arrived.is_empty()
+            && became.is_empty()
+            && created.is_empty()
+            && approvals.is_empty()
+            && subscriptions.is_empty()
+            && manifests.is_empty()
+    }
+
     fn files(&mut self, agent: AgentId, files: &[FileChange]) {
         let tells = |path: &str| path.starts_with(subscriptions::FOLDER) || path.starts_with(sockets::FOLDER);
         if files.iter().any(|(path, _)| tells(path.as_str())) {

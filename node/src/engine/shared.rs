@@ -30,6 +30,8 @@ const MANIFESTS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Store,
+    /// The same as it is decided: what ticks read, which run ahead of the disk.
+    pub(crate) decided: Store,
     pub(crate) keyring: Arc<dyn Keyring>,
     pub(crate) time: Arc<dyn Time>,
     pub(crate) notices: Notices,

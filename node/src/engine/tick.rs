@@ -84,16 +84,21 @@ pub(crate) struct Failed {
     pub(crate) calls: Vec<CallMade>,
 }
 
-/// Runs the program and makes the commit of what it did.
-pub(crate) async fn run(shared: &Shared, begun: &Begun, program: &dyn Agent) -> Result<Made, Failed> {
+/// Runs the program and makes the commit of what it did. `is_behind` says whether the disk may be behind the agent.
+pub(crate) async fn run(
+    shared: &Shared,
+    begun: &Begun,
+    program: &dyn Agent,
+    is_behind: bool,
+) -> Result<Made, Failed> {
     let started = Instant::now();
     let early = |why: NoCommit| Failed { why, calls: Vec::new() };
     let secret = shared.keyring.secret(begun.row.id);
     let random = Random::new(&secret, begun.envelope.id.as_bytes());
     let seed = *random.seed();
-    let mut ns = namespace(shared, begun).map_err(early)?;
+    let mut ns = namespace(shared, begun, is_behind).map_err(early)?;
     let begun = &Begun { trust: ns.trust(), ..begun.clone() };
-    let files = world::Files { store: shared.store.clone(), agent: begun.row.id };
+    let files = world::Files { store: shared.decided.clone(), agent: begun.row.id };
     let brought =
         serve::begin_task(&begun.envelope, begun.trust, &files).and_then(|brought| ns.bring(brought));
     brought.map_err(|error| early(NoCommit::PutOff(error.to_string())))?;
@@ -128,10 +133,10 @@ pub(crate) async fn run(shared: &Shared, begun: &Begun, program: &dyn Agent) -> 
     Ok(commit(shared, begun, done, now_ms, duration_ms, &seed).await)
 }
 
-fn namespace(shared: &Shared, begun: &Begun) -> Result<Namespace, NoCommit> {
+fn namespace(shared: &Shared, begun: &Begun, is_behind: bool) -> Result<Namespace, NoCommit> {
     let (id, envelope) = (begun.row.id, &begun.envelope);
     let recorded = if begun.journaled {
-        let rows = shared.store.journal(id, &envelope.id).map_err(|e| NoCommit::PutOff(e.to_string()))?;
+        let rows = shared.decided.journal(id, &envelope.id).map_err(|e| NoCommit::PutOff(e.to_string()))?;
         rows.into_iter().map(|row| row.line).collect()
     } else {
         Vec::new()
@@ -146,12 +151,13 @@ fn namespace(shared: &Shared, begun: &Begun) -> Result<Namespace, NoCommit> {
         seq: begun.seq,
         envelope: envelope.id,
     };
+    let files = world::Files { store: shared.decided.clone(), agent: id };
     let setting = Setting {
         mounts: shared.mounts.of(&begun.manifest),
         row: begun.row.clone(),
         manifest: begun.manifest.clone(),
         envelope: envelope.clone(),
-        committed: Arc::new(world::Files { store: shared.store.clone(), agent: id }),
+        committed: Arc::new(world::Own::new(files, is_behind)),
         durable: Arc::new(durable),
         consent: shared.consent.clone(),
     };
@@ -245,7 +251,7 @@ fn draws(shared: &Shared, begun: &Begun, out: &[Outgoing]) -> Draws {
     for outgoing in out {
         let Outgoing::Mail { draft, .. } = outgoing else { continue };
         let peer = draft.recipient;
-        let old = draws.get(&peer).copied().or_else(|| shared.store.peer(begun.row.id, &peer).ok()??.bucket);
+        let old = draws.get(&peer).copied().or_else(|| shared.decided.peer(begun.row.id, &peer).ok()??.bucket);
         let known = shared.directory.remembered(&peer);
         let is_bot = envelope.auto_hop() > 0 || known.is_some_and(|contact| contact.is_bot);
         let drawn = Bucket::take(old, &begun.manifest.replies, is_bot, envelope.accepted_at_ms).or(old);
@@ -279,7 +285,7 @@ async fn reply(shared: &Shared, begun: &Begun, text: Option<String>, now_ms: u64
     }
     let known = shared.directory.remembered(&origin.peer);
     let is_bot = origin.auto_hop > 0 || known.is_some_and(|contact| contact.is_bot);
-    let bucket = match (draws.get(&origin.peer), shared.store.peer(begun.row.id, &origin.peer)) {
+    let bucket = match (draws.get(&origin.peer), shared.decided.peer(begun.row.id, &origin.peer)) {
         (Some(drawn), _) => Some(*drawn),
         (None, Ok(peer)) => peer.unwrap_or_default().bucket,
         (None, Err(_)) => None,

@@ -27,3 +27,27 @@ impl Turns {
         turn.lock_owned().await
     }
 }
+
+/// Whether somebody waits for a turn that another has.
+pub(crate) fn is_wanted(turn: &OwnedMutexGuard<()>) -> bool {
+    // One is in the table, one with who has it.
+    Arc::strong_count(OwnedMutexGuard::mutex(turn)) > 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_turn_is_wanted_while_somebody_waits_for_it() {
+        let turns = Turns::default();
+        let turn = turns.of(AgentId(1)).await;
+        let _other = turns.of(AgentId(2)).await;
+        assert!(!is_wanted(&turn));
+        let mut waits = Box::pin(turns.of(AgentId(1)));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        assert!(is_wanted(&turn));
+        drop(turn);
+        assert!(!is_wanted(&waits.await));
+    }
+}

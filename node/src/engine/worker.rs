@@ -9,6 +9,7 @@ use crate::agent::AgentId;
 use crate::agent::Lifecycle;
 use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::mailbox;
+use crate::engine::ahead::{Ahead, Landing};
 use crate::engine::hooks::After;
 use crate::engine::plan::Plan;
 use crate::engine::running::Slot;
@@ -23,7 +24,6 @@ use crate::program::Fault;
 use crate::store::backend::BackendError;
 use crate::store::row::{AgentRow, Outgoing, Waiting};
 use crate::store::write::{Failed, Told, Verdict, Write};
-use crate::time::millis;
 
 /// Envelopes of one agent in a row, before others have a turn.
 const TURN: usize = 128;
@@ -38,14 +38,22 @@ const NOT_HELD_MS: u64 = 500;
 
 /// Works through an agent's inbox, for one turn.
 pub(crate) async fn work(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Left {
-    turn(shared, blocked, agent).await.unwrap_or_else(|error| {
+    let mut ahead = Ahead::new(shared, agent);
+    let left = turn(shared, blocked, agent, &mut ahead).await;
+    let settled = ahead.settle().await;
+    settled.and(left).unwrap_or_else(|error| {
         // A store that stopped ends the node; what cannot be read now may be readable later.
         tracing::error!(%agent, %error, "tick given up");
         Left::Until(shared.time.now_ms().saturating_add(AFTER_ERROR_MS))
     })
 }
 
-async fn turn(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Left, BackendError> {
+async fn turn(
+    shared: &Shared,
+    blocked: &Blocked,
+    agent: AgentId,
+    ahead: &mut Ahead<'_>,
+) -> Result<Left, BackendError> {
     let mut plan = Plan::default();
     if shared.tenure.epoch_of(agent).is_none() {
         // Of its own key, which another node may have: it is looked again.
@@ -54,7 +62,7 @@ async fn turn(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Left
     for n in 0..TURN {
         let mut next = if n % LOOK == 0 { None } else { plan.take() };
         if next.is_none() {
-            for (seq, waiting) in shared.store.inbox_from(agent, plan.next_seq(), INBOX_READ)? {
+            for (seq, waiting) in shared.decided.inbox_from(agent, plan.next_seq(), INBOX_READ)? {
                 plan.add(seq, waiting.envelope.sender());
             }
             next = plan.take();
@@ -67,8 +75,10 @@ async fn turn(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Left
             continue;
         }
         // It may have made room for another meanwhile.
-        let Some(waiting) = shared.store.waiting(agent, seq)? else { continue };
-        if !step(shared, blocked, agent, seq, waiting).await? {
+        let Some(waiting) = shared.decided.waiting(agent, seq)? else { continue };
+        ahead.begin().await;
+        let Some(begun) = begin(shared, agent, seq, waiting)? else { return Ok(Left::More) };
+        if !step(shared, blocked, begun, ahead).await? {
             return Ok(Left::More);
         }
         // One that failed waits for its next try, and what its sender wrote after it waits behind it.
@@ -79,58 +89,63 @@ async fn turn(shared: &Shared, blocked: &Blocked, agent: AgentId) -> Result<Left
     Ok(Left::More)
 }
 
+/// What a tick starts from; nothing when the agent may not tick now.
+fn begin(shared: &Shared, agent: AgentId, seq: u64, waiting: Waiting) -> Result<Option<Begun>, BackendError> {
+    if shared.tenure.epoch_of(agent).is_none() {
+        return Ok(None);
+    }
+    let Some(row) = shared.decided.agent(agent)?.filter(|row| row.lifecycle.ticks()) else { return Ok(None) };
+    let manifest = shared.manifests.get(&shared.decided, agent, row.version)?;
+    let trust = world::trust(&shared.decided, &row, &manifest, &waiting.envelope)?;
+    let Waiting { envelope, failures, journaled, .. } = waiting;
+    let (row, envelope) = (Arc::new(row), Arc::new(envelope));
+    Ok(Some(Begun { row, manifest, seq, envelope, failures, journaled, trust }))
+}
+
 /// One envelope; answers whether the turn may go on.
 async fn step(
     shared: &Shared,
     blocked: &Blocked,
-    agent: AgentId,
-    seq: u64,
-    waiting: Waiting,
+    begun: Begun,
+    ahead: &mut Ahead<'_>,
 ) -> Result<bool, BackendError> {
-    let _turn = shared.turns.of(agent).await;
-    if shared.tenure.epoch_of(agent).is_none() {
-        return Ok(false);
-    }
-    let Some(row) = shared.store.agent(agent)? else { return Ok(false) };
-    if !row.lifecycle.ticks() {
-        return Ok(false);
-    }
-    let manifest = shared.manifests.get(&shared.store, agent, row.version)?;
-    let trust = world::trust(&shared.store, &row, &manifest, &waiting.envelope)?;
-    let Waiting { envelope, failures, journaled, .. } = waiting;
-    let begun =
-        Begun { row: Arc::new(row), manifest, seq, envelope: Arc::new(envelope), failures, journaled, trust };
     shared.feeds.tick_begins(&begun);
-    let _slot = shared.running.enter(agent, begun.envelope.id.0);
+    let _slot = shared.running.enter(begun.row.id, begun.envelope.id.0);
     let Some(program) = shared.programs.get(&begun.manifest.program) else {
         let reason = format!("there is no program {:?}", begun.manifest.program);
+        ahead.settle().await?;
         return fail(shared, blocked, &begun, Cause::Program, reason, &[]).await;
     };
     let started = std::time::Instant::now();
-    let tick::Failed { why, calls } = match Box::pin(tick::run(shared, &begun, &*program)).await {
-        Ok(made) => return land(shared, &begun, made, started).await,
+    let run = Box::pin(tick::run(shared, &begun, &*program, ahead.is_behind()));
+    let tick::Failed { why, calls } = match ahead.beside(run).await {
+        Ok(made) => return land(shared, begun, made, started, ahead).await,
         Err(failed) => failed,
     };
     let cause = match &why {
         NoCommit::PutOff(reason) => {
-            tracing::warn!(%agent, reason, "tick put off");
+            tracing::warn!(agent = begun.row.name, reason, "tick put off");
             let until_ms = shared.time.now_ms().saturating_add(AFTER_ERROR_MS);
-            blocked.block(agent, begun.envelope.sender(), until_ms);
+            blocked.block(begun.row.id, begun.envelope.sender(), until_ms);
             return Ok(true);
         }
         NoCommit::Fault(Fault::Violation(_)) => Cause::Violation,
         NoCommit::Nondeterministic(_) => Cause::Nondeterministic,
         _ => Cause::Program,
     };
+    // What ticks before it let out is told of first.
+    ahead.settle().await?;
+    ahead.begin().await;
     fail(shared, blocked, &begun, cause, why.to_string(), &calls).await
 }
 
-/// Commits what a tick did, with all that lands with it.
+/// Has what a tick did decided, with all that lands with it.
 async fn land(
     shared: &Shared,
-    begun: &Begun,
+    begun: Begun,
     made: Made,
     started: std::time::Instant,
+    ahead: &mut Ahead<'_>,
 ) -> Result<bool, BackendError> {
     let Made { commit, writes } = made;
     if shared.tenure.epoch_of(begun.row.id).is_none() {
@@ -141,22 +156,21 @@ async fn land(
         return Ok(false);
     }
     let outcome = commit.record.fields.get("outcome").and_then(|o| o.as_str()).unwrap_or("done").to_owned();
-    let seq = commit.record.header.seq;
-    let lifecycle = commit.lifecycle;
+    let (record, lifecycle) = (commit.record.header.seq, commit.lifecycle);
     let mut unit = vec![Write::Commit(Box::new(commit))];
     unit.extend(writes);
     let after = After::of(&unit);
-    let verdicts = shared.store.commit(unit).await?;
+    let handing = async {
+        let mut handed_in = shared.store.hand_in(unit).await;
+        handed_in.verdicts().await.map(|verdicts| (verdicts, handed_in.durable))
+    };
+    let (verdicts, durable) = ahead.beside(handing).await?;
     if verdicts.iter().any(Verdict::stops_unit) {
         // Something else changed the agent meanwhile: the envelope still waits, and runs on what is now.
         tracing::debug!(agent = begun.row.name, ?verdicts, "tick did not commit");
         return Ok(false);
     }
-    shared.hooks.landed(after, &verdicts, &shared.outbox);
-    let duration_ms = millis(started.elapsed());
-    shared.feeds.tick_ends(begun, lifecycle, duration_ms);
-    let agent = begun.row.name.clone();
-    shared.notices.tell_tick(begun.row.id, || Notice::Tick { agent, seq, outcome, duration_ms });
+    ahead.decided(Landing { begun, record, outcome, lifecycle, after, started, durable }).await?;
     Ok(true)
 }
 

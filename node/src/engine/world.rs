@@ -1,6 +1,7 @@
 //! What a tick sees of the store: the agent's files as committed, its alarms as files, and its status.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
 use oa_nips::files::Code;
@@ -14,7 +15,7 @@ use crate::agent::mailbox;
 use crate::agent::manifest::Manifest;
 use crate::feeds::Feeds;
 use crate::namespace::journal::Line;
-use crate::namespace::service::State;
+use crate::namespace::service::{Answer, State};
 use crate::namespace::{Durable, Error, Path};
 use crate::store::Store;
 use crate::store::backend::BackendError;
@@ -71,6 +72,40 @@ impl State for Files {
             self.store.file_paths(self.agent, prefix)
         };
         paths.map_err(|error| Error::io(prefix, error.to_string()))
+    }
+}
+
+/// One agent's files as a tick sees them: with those of ticks before it that may not be on disk yet.
+#[derive(Debug)]
+pub(crate) struct Own {
+    files: Files,
+    is_behind: AtomicBool,
+}
+
+impl Own {
+    /// `is_behind` says whether the disk may be.
+    pub(crate) fn new(files: Files, is_behind: bool) -> Self {
+        Self { files, is_behind: AtomicBool::new(is_behind) }
+    }
+}
+
+impl State for Own {
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+        self.files.read(path)
+    }
+
+    fn paths(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        self.files.paths(prefix)
+    }
+
+    fn settled(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            if self.is_behind.load(Ordering::Relaxed) {
+                self.files.store.settled().await.map_err(|error| Error::io("/", error.to_string()))?;
+                self.is_behind.store(false, Ordering::Relaxed);
+            }
+            Ok(())
+        })
     }
 }
 

@@ -94,6 +94,14 @@ pub trait State: Debug + Send + Sync {
     /// # Errors
     /// What the store said.
     fn paths(&self, prefix: &str) -> Result<Vec<String>, Error>;
+
+    /// Waits until all that it shows is on disk, where everybody else can see it.
+    ///
+    /// # Errors
+    /// What the store said.
+    fn settled(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// A part of a file.
@@ -239,6 +247,12 @@ pub trait FileService: Debug + Send + Sync {
     /// fixes. Reading anything else is journaled.
     fn is_fixed(&self) -> bool {
         false
+    }
+
+    /// Whether it looks at nothing but the context. What else there is may be behind the agent: a tick can run before the
+    /// ticks before it are on disk, and waits for them before it asks whoever looks further.
+    fn is_own(&self) -> bool {
+        self.is_fixed()
     }
 
     /// How a change to this path takes effect.

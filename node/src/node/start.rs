@@ -246,6 +246,7 @@ fn shared(
     let manifests = Arc::new(Manifests::default());
     Arc::new(Shared {
         store: parts.store.clone(),
+        decided: parts.store.as_decided(),
         keyring: parts.keyring.clone(),
         time: parts.time.clone(),
         notices,

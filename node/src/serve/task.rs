@@ -105,6 +105,11 @@ impl FileService for Task {
         true
     }
 
+    /// What may still be said to whom is in the store.
+    fn is_own(&self) -> bool {
+        false
+    }
+
     fn stat<'a>(&'a self, cx: &'a Context<'a>, path: &'a Path) -> Answer<'a, Stat> {
         self.files.stat(cx, path)
     }

@@ -1,39 +1,36 @@
 //! A unit: writes that land together or not at all, and everything that is decided while they do.
 //!
-//! Units are applied one after another by the store's one writer, many to a durable flush. Each works on a layer
-//! of its own above what the units before it in the same flush have changed; a unit that finds its condition
-//! broken leaves nothing behind.
+//! Units are applied one after another by the store's one writer, each in a layer of its own above all that was decided
+//! before it; a unit that finds its condition broken leaves nothing behind.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::store::backend::{Backend, BackendError, Change, Range, Table};
+use crate::store::backend::{Backend, BackendError, Range, Table};
+use crate::store::layer::Layer;
 use crate::store::write::{Verdict, Write};
 
-type Layer = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
-
-/// The changes of one flush while they are being made.
+/// The changes of one unit while they are being made.
 #[derive(Debug)]
 pub(crate) struct Tx<'a> {
+    /// As it is decided.
     backend: &'a dyn Backend,
-    batch: Layer,
     unit: Layer,
 }
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(backend: &'a dyn Backend) -> Self {
-        Self { backend, batch: Layer::new(), unit: Layer::new() }
+        Self { backend, unit: Layer::default() }
     }
 
-    /// Applies one unit, and answers a verdict for each of its writes.
+    /// Applies the unit, and answers a verdict for each of its writes.
     pub(crate) fn apply(&mut self, unit: Vec<Write>) -> Result<Vec<Verdict>, BackendError> {
         let verdicts = self.apply_all(unit);
-        let unit = std::mem::take(&mut self.unit);
-        // Whatever ended the unit early, an error too, leaves nothing of it to the next.
-        if verdicts.as_ref().is_ok_and(|verdicts| !verdicts.iter().any(Verdict::stops_unit)) {
-            self.batch.extend(unit);
+        // Whatever ended the unit early, an error too, leaves nothing of it.
+        if !verdicts.as_ref().is_ok_and(|verdicts| !verdicts.iter().any(Verdict::stops_unit)) {
+            self.unit = Layer::default();
         }
         verdicts
     }
@@ -52,15 +49,14 @@ impl<'a> Tx<'a> {
         Ok(verdicts)
     }
 
-    /// All that the units changed.
-    pub(crate) fn into_changes(self) -> Vec<Change> {
-        self.batch.into_iter().map(|((table, key), value)| Change { table, key, value }).collect()
+    /// All that the unit changed.
+    pub(super) fn into_layer(self) -> Layer {
+        self.unit
     }
 
     pub(super) fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
-        let place = (table, key.to_vec());
-        match self.unit.get(&place).or_else(|| self.batch.get(&place)) {
-            Some(value) => Ok(value.clone()),
+        match self.unit.get(table, key) {
+            Some(value) => Ok(value.map(<[u8]>::to_vec)),
             None => self.backend.get(table, key),
         }
     }
@@ -83,21 +79,20 @@ impl<'a> Tx<'a> {
     }
 
     pub(super) fn put_bytes(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        self.unit.insert((table, key), Some(value));
+        self.unit.set(table, key, Some(value));
     }
 
     pub(super) fn remove(&mut self, table: Table, key: Vec<u8>) {
-        self.unit.insert((table, key), None);
+        self.unit.set(table, key, None);
     }
 
-    /// Every key that begins with `prefix`, as the layers have it.
+    /// Every key that begins with `prefix`, as it is decided and as this unit changes it.
     pub(super) fn keys(&self, table: Table, prefix: &[u8]) -> Result<Vec<Vec<u8>>, BackendError> {
-        let stored = self.backend.scan(table, &Range::prefix(prefix))?;
+        let range = Range::prefix(prefix);
+        let stored = self.backend.scan(table, &range)?;
         let mut keys: BTreeMap<Vec<u8>, bool> = stored.into_iter().map(|(key, _)| (key, true)).collect();
-        for ((changed, key), value) in self.batch.iter().chain(&self.unit) {
-            if *changed == table && key.starts_with(prefix) {
-                keys.insert(key.clone(), value.is_some());
-            }
+        for (key, value) in self.unit.range(table, &range) {
+            keys.insert(key.to_vec(), value.is_some());
         }
         Ok(keys.into_iter().filter_map(|(key, is_there)| is_there.then_some(key)).collect())
     }
