@@ -7,6 +7,8 @@
 mod decide;
 mod node;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -182,6 +184,11 @@ impl MailIn {
             Opened::Command { caller, rumor, event } => return self.command(&caller, &rumor, event).await,
             opened => opened,
         };
+        if let Opened::Mail { agent, mail, .. } = &opened
+            && pending.iter().any(|(_, decided)| decided.holds_up(*agent, &mail.author))
+        {
+            self.drain(pending, 0).await?;
+        }
         let decided = match decide::decide(&self.shared, opened, relay) {
             // Mail is taken in by whoever hears it; answering under the key is for who holds its lease.
             Ok(Some(decided))
@@ -203,7 +210,7 @@ impl MailIn {
         let mut unit = vec![decided.write.clone()];
         unit.extend(decided.also.iter().cloned());
         let submitted = self.shared.store.submit(unit).await;
-        let must_settle = decided.is_policy;
+        let must_settle = decided.binds == decide::Binds::All;
         pending.push_back((submitted, decided));
         // What changes who is heard must be on disk before the next message is judged by it.
         self.drain(pending, if must_settle { 0 } else { PENDING - 1 }).await?;

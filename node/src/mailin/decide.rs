@@ -34,13 +34,30 @@ pub(super) struct Decided {
     pub(super) write: Write,
     /// What lands with it.
     pub(super) also: Vec<Write>,
-    /// Whether it changes who is heard.
-    pub(super) is_policy: bool,
+    /// Whose next message must not be judged before this is on disk.
+    pub(super) binds: Binds,
     id: Option<EventId>,
     protocol: Protocol,
 }
 
+/// Whose next message a decision matters to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Binds {
+    /// Nobody's: what lands is right in any order. A stranger's code is one of these, of which the store keeps the first,
+    /// so that a flood of strangers costs a flush for all of them and not one for each.
+    Nobody,
+    /// The sender's to the same agent.
+    Sender,
+    /// Everybody's: it changes who is heard.
+    All,
+}
+
 impl Decided {
+    /// Whether a message from there must wait until this is on disk.
+    pub(super) fn holds_up(&self, agent: AgentId, author: &PublicKey) -> bool {
+        self.binds == Binds::Sender && self.agent == agent && self.from.as_ref() == Some(author)
+    }
+
     pub(super) fn mail_in(&self) -> Notice {
         Notice::MailIn {
             agent: self.name.clone(),
@@ -129,14 +146,14 @@ fn cut(text: &str) -> String {
 impl Decided {
     fn quiet(write: Write) -> Self {
         let (agent, name, protocol) = (AgentId(u32::MAX), String::new(), Protocol::Nip17);
-        Self { agent, name, from: None, write, also: Vec::new(), is_policy: false, id: None, protocol }
+        Self { agent, name, from: None, write, also: Vec::new(), binds: Binds::Nobody, id: None, protocol }
     }
 
     fn about(row: &AgentRow, mail: Option<&Mail>, write: Write) -> Self {
         let is_policy = matches!(
             &write,
             Write::Settle(settled)
-                if matches!(settled.answer, Answer::Claimed { .. } | Answer::WrongClaim { .. } | Answer::Allow { .. } | Answer::Pair { .. })
+                if matches!(settled.answer, Answer::Claimed { .. } | Answer::WrongClaim { .. } | Answer::Allow { .. })
         );
         Self {
             agent: row.id,
@@ -144,7 +161,7 @@ impl Decided {
             from: mail.map(|mail| mail.author),
             write,
             also: Vec::new(),
-            is_policy,
+            binds: if is_policy { Binds::All } else { Binds::Nobody },
             id: mail.map(|mail| mail.id),
             protocol: mail.map_or(Protocol::Nip17, |mail| mail.protocol),
         }
@@ -189,7 +206,7 @@ impl Case<'_> {
         let mut settled = self.settle(Answer::Say { reply: Outgoing::Mail { draft, protocol, relay } });
         settled.also.push(Write::Draw(self.row.id, peer, drawn));
         // The next ping is judged by what this one left.
-        settled.is_policy = true;
+        settled.binds = Binds::Sender;
         settled
     }
 

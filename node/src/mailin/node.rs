@@ -7,7 +7,7 @@ use oa_nips::nostr::ToBech32;
 use crate::agent::AgentId;
 use crate::agent::mailbox::{self, Refusal};
 use crate::approvals::{self, Answered, Approval, Said, Stage, Versioned};
-use crate::mailin::decide::{Case, Decided};
+use crate::mailin::decide::{Binds, Case, Decided};
 use crate::namespace::rights::Role;
 use crate::store::backend::BackendError;
 use crate::store::row::Outgoing;
@@ -58,7 +58,7 @@ pub(super) fn decide(case: &Case<'_>) -> Result<Decided, BackendError> {
     let mut settled = case.settle(Answer::Say { reply: case.reply(text) });
     settled.also.extend(write);
     // What is granted must be on disk before the next answer is judged by it.
-    settled.is_policy = true;
+    settled.binds = Binds::All;
     Ok(settled)
 }
 
