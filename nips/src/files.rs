@@ -171,8 +171,16 @@ pub struct Stat {
     /// What it is.
     #[serde(rename = "type")]
     pub file_type: FileType,
-    /// Bytes, where known.
+    /// Bytes, where known; of a stream, where it ends.
     pub size: u64,
+    /// Of a stream, where the oldest byte is that it still has. Reading from before begins there.
+    #[serde(default, skip_serializing_if = "is_beginning")]
+    pub start: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_beginning(offset: &u64) -> bool {
+    *offset == 0
 }
 
 /// One numbered piece of a request or a reply, as it stands inside the ciphertext.

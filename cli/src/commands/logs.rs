@@ -27,7 +27,9 @@ async fn logs(context: &Context, client: &Client, args: &Logs) -> Result<()> {
         return Ok(());
     }
     let mut signals = Signals::catch()?;
-    let mut watch = client.watch(&path, 0);
+    // What was let go before is not missed by who begins now.
+    let start = client.stat(&path).await?.start;
+    let mut watch = client.watch(&path, start);
     let done = loop {
         tokio::select! {
             () = signals.next() => break Ok(()),

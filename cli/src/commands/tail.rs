@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context, args: Tail) -> Result<()> {
 async fn tail(context: &Context, client: &Client, args: &Tail) -> Result<()> {
     let stat = client.stat(&args.path).await?;
     let from = match stat.file_type {
-        FileType::Stream => stat.size.saturating_sub(BACK_BYTES),
+        FileType::Stream => stat.size.saturating_sub(BACK_BYTES).max(stat.start),
         _ => 0,
     };
     let content = client.read(&args.path, from, 0).await?;

@@ -248,7 +248,8 @@ impl Fs {
     fn told(&self, ino: u64, result: Result<(), Errno>) -> Result<(), Errno> {
         result.inspect_err(|error| {
             let path = self.inodes.path(ino).unwrap_or_else(|_| Arc::from("a removed file"));
-            tracing::warn!(%path, ?error, "what was written was not taken");
+            let error = std::io::Error::from_raw_os_error(error.code());
+            tracing::warn!(%path, %error, "what was written was not taken");
         })
     }
 
@@ -286,7 +287,7 @@ impl Fs {
         let mut entries = self.remote.list(&path).await?;
         entries.retain(|entry| is_name(&entry.name));
         let new = self.inodes.new_in(&path).into_iter();
-        entries.extend(new.map(|name| Stat { name, file_type: FileType::Value, size: 0 }));
+        entries.extend(new.map(|name| Stat { name, file_type: FileType::Value, size: 0, start: 0 }));
         let entries: Arc<[Stat]> = Arc::from(entries);
         *folder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&entries);
         Ok(entries)

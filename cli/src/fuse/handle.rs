@@ -2,6 +2,7 @@
 
 mod append;
 mod call;
+mod stream;
 mod value;
 
 use std::collections::HashSet;
@@ -15,6 +16,7 @@ use rustix::fs::OFlags;
 
 use self::append::Append;
 use self::call::Call;
+use self::stream::Stream;
 use self::value::Value;
 use super::buffer::{Budget, FILE_BYTES_MAX};
 use super::inodes::Inodes;
@@ -85,7 +87,7 @@ enum File {
     Value(Value),
     Append(Append),
     Call(Call),
-    Stream,
+    Stream(Stream),
 }
 
 /// What it was opened for.
@@ -119,7 +121,7 @@ impl Handle {
         let is_truncated = flags.contains(OFlags::TRUNC);
         let file = match (inode.kind, access) {
             (FileType::Dir, _) => return Err(Errno::EISDIR),
-            (FileType::Stream, Access::Read) => File::Stream,
+            (FileType::Stream, Access::Read) => File::Stream(Stream::default()),
             (FileType::Stream, _) => return Err(Errno::EACCES),
             (FileType::Value, _) if is_truncated => File::Value(Value::emptied(site.budget)),
             // Only at the first write is the rest needed; what can only be written may be opened so.
@@ -158,7 +160,7 @@ impl Handle {
             File::Value(value) => value.read(site, offset, count).await,
             File::Append(append) => append.read(site, offset, count).await,
             File::Call(call) => call.read(site, offset, count).await,
-            File::Stream => site.remote.read(&site.path()?, offset, count).await,
+            File::Stream(stream) => stream.read(site, offset, count).await,
         }
     }
 
@@ -179,7 +181,7 @@ impl Handle {
             File::Value(value) => value.write(site, place, data).await,
             File::Append(append) => append.write(data),
             File::Call(call) => call.write(site.budget, place, data).await,
-            File::Stream => Err(Errno::EACCES),
+            File::Stream(_) => Err(Errno::EACCES),
         };
         self.writers().extend(writer);
         written
@@ -194,7 +196,7 @@ impl Handle {
         match &self.file {
             File::Value(value) => value.resize(site, len(size)?).await,
             File::Append(_) | File::Call(_) if size == 0 => Ok(()),
-            File::Append(_) | File::Call(_) | File::Stream => Err(Errno::EINVAL),
+            File::Append(_) | File::Call(_) | File::Stream(_) => Err(Errno::EINVAL),
         }
     }
 
@@ -242,7 +244,7 @@ impl Handle {
             File::Value(value) => value.flush(site).await,
             File::Append(append) => append.flush(site).await,
             File::Call(call) => call.ask(site).await,
-            File::Stream => Ok(()),
+            File::Stream(_) => Ok(()),
         }
     }
 
@@ -258,7 +260,7 @@ impl Handle {
     pub(super) fn unsent_size(&self) -> Option<u64> {
         match &self.file {
             File::Value(value) => value.unsent_size(),
-            File::Append(_) | File::Call(_) | File::Stream => None,
+            File::Append(_) | File::Call(_) | File::Stream(_) => None,
         }
     }
 
@@ -266,7 +268,7 @@ impl Handle {
     pub(super) fn size(&self) -> Option<u64> {
         match &self.file {
             File::Value(value) => value.size(),
-            File::Append(_) | File::Call(_) | File::Stream => None,
+            File::Append(_) | File::Call(_) | File::Stream(_) => None,
         }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct MemoryTree(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     nodes: BTreeMap<String, (FileType, Vec<u8>)>,
+    /// Where streams begin that have let bytes go.
+    starts: BTreeMap<String, u64>,
     asked: Vec<(Verb, String, Vec<u8>)>,
     delay: Duration,
     /// Never answers about paths that begin so.
@@ -38,6 +40,13 @@ impl MemoryTree {
     /// Adds to a file.
     pub(super) fn grow(&self, path: &str, content: &[u8]) {
         self.state().nodes.get_mut(path).unwrap().1.extend_from_slice(content);
+    }
+
+    /// Lets the oldest bytes of a stream go.
+    pub(super) fn let_go(&self, path: &str, bytes: usize) {
+        let mut state = self.state();
+        state.nodes.get_mut(path).unwrap().1.drain(..bytes);
+        *state.starts.entry(path.to_owned()).or_default() += bytes as u64;
     }
 
     /// A file's content.
@@ -102,6 +111,10 @@ fn parent(path: &str) -> &str {
 }
 
 impl State {
+    fn start(&self, path: &str) -> u64 {
+        self.starts.get(path).copied().unwrap_or_default()
+    }
+
     fn kind(&self, path: &str) -> Result<FileType, Code> {
         if path == "/" {
             return Ok(FileType::Dir);
@@ -126,7 +139,7 @@ impl State {
         let beneath = self.nodes.range(first.clone()..).take_while(|(path, _)| path.starts_with(&first));
         let entry = |(path, node): (&String, &(FileType, Vec<u8>))| {
             let name = path.strip_prefix(&first).filter(|name| !name.contains('/'))?;
-            Some(Stat { name: name.to_owned(), file_type: node.0, size: node.1.len() as u64 })
+            Some(Stat { name: name.to_owned(), file_type: node.0, size: node.1.len() as u64, start: 0 })
         };
         Ok(beneath.filter_map(entry).collect())
     }
@@ -174,8 +187,9 @@ impl RemoteTree for MemoryTree {
     fn stat<'a>(&'a self, path: &'a str) -> Answer<'a, Stat> {
         self.answer(Verb::Stat, path, Vec::new(), |state, _| {
             let file_type = state.kind(path)?;
-            let size = state.nodes.get(path).map_or(0, |(_, content)| content.len() as u64);
-            Ok(Stat { name: path.rsplit('/').next().unwrap_or_default().to_owned(), file_type, size })
+            let start = state.start(path);
+            let size = state.nodes.get(path).map_or(0, |(_, content)| start + content.len() as u64);
+            Ok(Stat { name: path.rsplit('/').next().unwrap_or_default().to_owned(), file_type, size, start })
         })
     }
 
@@ -189,7 +203,8 @@ impl RemoteTree for MemoryTree {
                 return Err(Code::PermissionDenied);
             }
             let count = if count == 0 { usize::MAX } else { count as usize };
-            Ok(state.file(path)?.iter().skip(offset as usize).take(count).copied().collect())
+            let skipped = offset.saturating_sub(state.start(path));
+            Ok(state.file(path)?.iter().skip(skipped as usize).take(count).copied().collect())
         })
     }
 

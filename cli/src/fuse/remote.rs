@@ -97,7 +97,12 @@ impl Remote {
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
-                tracing::info!(?verb, path, code = ?error.code, %error, "refused");
+                // Programs show little of why a change was refused, and ask for what is not there all the time.
+                if verb.is_mutating() {
+                    tracing::warn!(?verb, path, %error, "refused");
+                } else {
+                    tracing::info!(?verb, path, code = ?error.code, %error, "refused");
+                }
                 Err(errno(error.code))
             }
             Err(_elapsed) => {

@@ -342,10 +342,10 @@ pub fn not_taken(path: &Path, change: &Change) -> Error {
 
 /// A folder's line.
 pub fn dir(name: impl Into<String>) -> Stat {
-    Stat { name: name.into(), file_type: FileType::Dir, size: 0 }
+    Stat { name: name.into(), file_type: FileType::Dir, size: 0, start: 0 }
 }
 
 /// A file's line.
 pub fn file(name: impl Into<String>, file_type: FileType, size: u64) -> Stat {
-    Stat { name: name.into(), file_type, size }
+    Stat { name: name.into(), file_type, size, start: 0 }
 }

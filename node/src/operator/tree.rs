@@ -186,7 +186,10 @@ impl Place {
         let stat = match self.found(admin) {
             Ok(found) => {
                 let cx = self.context([0; 32]);
-                found.mount.service.stat(&cx, &found.rest).await.map_err(|error| error.at(&self.whole))
+                let service = &found.mount.service;
+                let start = service.start(&cx, &found.rest);
+                let stat = service.stat(&cx, &found.rest).await.map_err(|error| error.at(&self.whole));
+                stat.map(|stat| Stat { start, ..stat })
             }
             Err(error) => Err(error),
         };

@@ -30,6 +30,33 @@ async fn tail_prints_the_end_of_a_file_and_what_comes_after() -> Result<()> {
     seen(1).await?;
     home.oa(&["dm", "concierge", "ping"]).await?.ok()?;
     seen(2).await?;
+    // What streams of removed agents had is nobody's: those that begin later begin further on, and are read once.
+    for name in ["gone", "bob"] {
+        home.oa(&["agent", "new", name]).await?.ok()?;
+        let trace = format!("/agents/{name}/logs/trace");
+        home.oa(&["tail", &trace, "--once"]).await?.ok()?;
+        home.oa(&["agent", "ctl", name, "tick"]).await?.ok()?;
+        if name == "gone" {
+            home.oa(&["agent", "rm", name]).await?.ok()?;
+        }
+    }
+    let stat = home.oa(&["stat", "/agents/bob/logs/trace", "--json"]).await?.json()?;
+    let start = stat.first().and_then(|stat| stat.get("start")?.as_u64());
+    ensure!(start.is_some_and(|start| start > 0), "{stat:?}");
+    let tail = home.launch(Program::Oa, ["tail", "/agents/bob/logs/trace"]).spawn()?;
+    eventually(DEADLINE, || async {
+        ensure!(tail.stdout()?.contains("tick 1 done"), "it does not tail yet");
+        Ok(())
+    })
+    .await?;
+    home.oa(&["agent", "ctl", "bob", "tick"]).await?.ok()?;
+    eventually(DEADLINE, || async {
+        ensure!(tail.stdout()?.contains("tick 2 done"), "it does not tail on");
+        Ok(())
+    })
+    .await?;
+    let (out, notes) = (tail.stdout()?, tail.stderr()?);
+    ensure!(out.matches("tick 1 done").count() == 1 && !notes.contains("missed"), "{out}{notes}");
     failed(&home.oa(&["tail", "/agents/nobody/logs/ticks"]).await?, 3, "nobody")?;
     failed(&home.oa(&["tail", "/agents"]).await?, 1, "folder")
 }

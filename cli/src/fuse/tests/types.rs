@@ -127,6 +127,30 @@ fn a_stream_is_followed_and_its_end_is_no_wait() {
 }
 
 #[test]
+fn a_stream_that_let_its_beginning_go_is_read_once() {
+    let Some(scene) = Scene::new() else { return };
+    scene.tree.put("/log", FileType::Stream, b"gone\ngone\none\ntwo\n");
+    scene.tree.let_go("/log", 10);
+    // More reads than one, as of any program with a buffer that is too small.
+    let log = File::open(scene.path("log")).unwrap();
+    let dd = Command::new("dd").args(["bs=3", "status=none"]).stdin(log).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&dd.stdout), "one\ntwo\n");
+    let mut tail = Command::new("tail")
+        .args(["-n", "1", "-s", "0.05", "-f"])
+        .arg(scene.path("log"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(tail.stdout.take().unwrap()));
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "two");
+    scene.tree.grow("/log", b"three\n");
+    assert_eq!(next(), "three");
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+}
+
+#[test]
 fn a_value_is_one_version_from_beginning_to_end() {
     let Some(scene) = Scene::new() else { return };
     scene.tree.put("/status", FileType::Value, b"first version");
