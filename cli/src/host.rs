@@ -161,9 +161,10 @@ async fn start_serving(listen: SocketAddr, store: StoreConfig, bundle: Bundle) -
     Relay::start(oa_relay::Config { bundle, ..oa_relay::Config::new(listen, store) }).await.map_err(|error| {
         let hint = match &error {
             oa_relay::StartError::AddressInUse { .. } => {
-                "another relay or node runs there; --listen 127.0.0.1:0 takes a free port"
+                "another relay or node runs there; choose another port with --listen (127.0.0.1:0 takes a free one), of a \
+                 server with `listen` under [relay] in config.toml"
             }
-            oa_relay::StartError::Bind { .. } => "choose an address of this machine with --listen",
+            oa_relay::StartError::Bind { .. } => "choose an address of this machine, with --listen or `listen` under [relay] in config.toml",
             _ => "nothing was changed; see what the message names",
         };
         Error::new(Kind::Failed, chain(&error)).hint(hint)
@@ -177,6 +178,7 @@ impl Host {
     /// What cannot be started, and what to do about it.
     pub(crate) async fn start(home: Home, plan: Plan, context: &Context) -> Result<Self> {
         let (source, output) = (&context.passphrase, context.output);
+        refuse_anothers(&home)?;
         let seed = seed(&home, source)?;
         let start = match plan.take_lease {
             true => lease::Start::Renounced,
@@ -304,6 +306,17 @@ impl Host {
             Err(error) => tracing::warn!(%error, "names are served as they were"),
         }
     }
+}
+
+/// Refuses a home that steers a node elsewhere, and has never had one: it would forget that.
+fn refuse_anothers(home: &Home) -> Result<()> {
+    if home.db().exists() || home.seed().exists() {
+        return Ok(());
+    }
+    let Ok(known) = Remembered::load(&home.client()) else { return Ok(()) };
+    let message = format!("this home steers another node, {}, and would forget it", npub(&known.node.0));
+    Err(Error::new(Kind::Usage, message)
+        .hint(format!("choose another --home for a node of this machine, or rm {}", home.client().display())))
 }
 
 /// The relays that another node with the same seed would use too: one on this machine keeps nobody elsewhere out, and

@@ -48,7 +48,13 @@ pub(crate) fn init(context: &Context, operator: Option<String>, relays: Vec<Stri
         "  seed      {} (twelve words: back them up, every agent's key comes from them)",
         home.seed().display()
     ));
-    output.say("\nEdit the config, then: oa-node run");
+    if relays.is_empty() {
+        output.say(
+            "  relay     its own, which only this machine reaches: see `relays` in the config for others",
+        );
+    }
+    let home = context.home.display();
+    output.say(format!("\nEdit the config, then: oa-node --home {home} run"));
     Ok(())
 }
 
@@ -96,7 +102,11 @@ pub(crate) async fn run(context: &Context, take_lease: bool, until_eof: bool) ->
         "agents": agents.iter().map(named).collect::<Vec<_>>(),
     });
     lifecycle::ready(output, &event);
-    output.say(format!("node {} is up on {}", npub(&host.node.public_key()), host.relay_url));
+    output.say(format!("node {} is up, in reach of", npub(&host.node.public_key())));
+    for relay in &host.published {
+        output.say(format!("  {relay}"));
+    }
+    output.say("with");
     for (name, key) in &agents {
         output.say(format!("  {name:<16} {}", npub(key)));
     }
@@ -111,13 +121,13 @@ pub(crate) async fn status(context: &Context) -> Result<()> {
     let output = context.output;
     output.object(&status);
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    for (key, value) in status.as_object().into_iter().flatten().filter(|(key, _)| *key != "relays") {
-        output.say(format!("{key:<10} {}", text(value)));
-    }
+    let mut shown = status.clone();
+    shown.as_object_mut().map(|fields| fields.remove("relays"));
+    output.fields(&shown);
     for relay in status.get("relays").and_then(Value::as_array).into_iter().flatten() {
         let is_up = relay.get("connected").and_then(Value::as_bool).unwrap_or_default();
         let url = relay.get("url").map(text).unwrap_or_default();
-        output.say(format!("{:<10} {url} {}", "relay", if is_up { "connected" } else { "away" }));
+        output.say(format!("{:<13} {url} {}", "relay", if is_up { "connected" } else { "away" }));
     }
     client.close().await;
     Ok(())

@@ -8,8 +8,6 @@ use oa_node::agent::manifest::{Manifest, Npub, Policy};
 use oa_node::drivers::nostr::SweepConfig;
 use oa_node::home::Home;
 use oa_node::node::JournalLimits;
-use qrcode::QrCode;
-use qrcode::render::unicode;
 use serde_json::json;
 
 use crate::args::Up;
@@ -118,12 +116,9 @@ fn greet(
         format!(" --home {}", context.home.display())
     };
     output.say(format!("  {}{home} dm {CONCIERGE} help\n", program()));
-    if host.is_reachable
-        && output.is_terminal()
-        && let Ok(code) = QrCode::new(format!("nostr:{profile}"))
-    {
-        output.say(code.render::<unicode::Dense1x2>().build());
-    } else if !host.is_reachable {
+    if host.is_reachable {
+        output.qr(&format!("nostr:{profile}"));
+    } else {
         output.say(
             "Only this machine reaches it. For a phone: --relay wss://… with a relay you both can reach.",
         );
