@@ -6,7 +6,7 @@ use std::time::Duration;
 use oa_nips::nostr::{Keys, PublicKey};
 use oa_nips::port::Signer;
 use oa_node::codes;
-use oa_node::drivers::nostr::{self as pool, Incoming, Pool, RelaySpec};
+use oa_node::drivers::nostr::{self as pool, Incoming, OneKey, Pool};
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_node::time::{System, Time as _};
 use oa_wallet::account::{Holder, Ledger};
@@ -40,20 +40,6 @@ const READY: Duration = Duration::from_secs(10);
 const INCOMING: usize = 1024;
 /// How long the end may take before the process goes all the same.
 const SHUTDOWN: Duration = Duration::from_secs(60);
-
-/// The wallet's key needs no store of agents.
-#[derive(Debug)]
-struct OwnKey(Arc<dyn Signer>);
-
-impl pool::Keyring for OwnKey {
-    fn node(&self) -> Arc<dyn Signer> {
-        self.0.clone()
-    }
-
-    fn agent(&self, _: &PublicKey) -> Option<Arc<dyn Signer>> {
-        None
-    }
-}
 
 /// What runs.
 struct Running {
@@ -178,9 +164,7 @@ async fn start(
     let (purse, told) =
         LedgerPurse::start(purse_config, backend.clone(), store.clone(), clock).await.map_err(failed)?;
     let (sender, incoming) = mpsc::channel(INCOMING);
-    let specs = relays.iter().map(|url| RelaySpec { url: url.clone(), wide: false }).collect();
-    let pool_config = pool::Config { relays: specs, ..pool::Config::default() };
-    let pool = Pool::start(pool_config, Arc::new(OwnKey(signer.clone())), None, sender);
+    let pool = Pool::start(pool::Config::client(&relays), Arc::new(OneKey(signer.clone())), None, sender);
     let (requests, events) = mpsc::channel(INCOMING);
     let filter = Service::filter(signer.public_key(), clock() / 1000);
     let ports = service::Ports {
