@@ -1,5 +1,6 @@
 //! Agents with money: a real node over a real wallet process of play money, paid, paying, restarted, capped.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -88,6 +89,13 @@ impl Bank {
 
     async fn transfer(&self, from: &str, to: &str, sat: &str) -> Result<Done> {
         self.home.oa(&["wallet", "transfer", from, to, sat]).await
+    }
+
+    /// The hashes of the payments that wait for a connection which is not there.
+    async fn stranded(&self) -> Result<BTreeSet<String>> {
+        let shown = self.read("/wallet/balance").await?;
+        let listed = shown.get("stranded").and_then(Value::as_array).context("a list")?;
+        listed.iter().map(|one| text(one, "payment")).collect()
     }
 
     /// How often an agent was woken by money.
@@ -358,6 +366,71 @@ async fn what_is_held_on_the_way_stays_reserved_over_a_restart_and_its_end_is_to
     })
     .await?;
     branch.verify()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_payment_that_another_wallet_was_asked_for_is_ended_by_the_operator() -> Result<()> {
+    let mut bank = Bank::start("").await?;
+    bank.transfer("operator", "alice", "1000").await?.ok()?;
+    let shop = bank.purse.connect("shop", &["--account", "shop"]).await?;
+    let failed = first(bank.purse.by(&shop, &["invoice", "100"]).await?)?;
+    let paid = first(bank.purse.by(&shop, &["invoice", "200"]).await?)?;
+    let settle = |asked: &Value, outcome: &str| {
+        let hash = field(asked, "payment_hash").unwrap_or_default();
+        format!(r#"{{"payment":"{hash}","outcome":{outcome}}}"#)
+    };
+    let (made, not_made) = (settle(&paid, r#""paid","fee_msat":2000"#), settle(&failed, r#""failed""#));
+
+    // The wallet dies with two requests on its relay: nobody knows what becomes of them.
+    bank.purse.wallet.kill().await?;
+    let (one, other) = (text(&failed, "invoice")?, text(&paid, "invoice")?);
+    let (one, other) = tokio::join!(bank.pay("alice", &one), bank.pay("alice", &other));
+    for receipt in [one?, other?] {
+        ensure!(field(&receipt, "state") == Some("pending"), "{receipt}");
+    }
+    let early = bank.call("operator", "settle", &not_made).await?;
+    ensure!(early.code != Some(0) && early.stderr.contains("still asked"), "{early:?}");
+    ensure!(bank.stranded().await?.is_empty(), "its connection is there");
+
+    // Another wallet takes its place.
+    let branch = Purse::start().await?;
+    bank.node.terminate(DEADLINE).await?;
+    let file = bank.home.dir().join("other.nwc");
+    let file = file.to_str().context("a path")?;
+    branch.oa(&["connect", "node", "--account", "operator", "--out", file]).await?.ok()?;
+    let relay = bank.purse.home.relay_url();
+    bank.home.write("config.toml", &config(&bank.operator, &relay, "").replace("node.nwc", "other.nwc"))?;
+    bank.node.restart().await?;
+    let hashes = BTreeSet::from([text(&failed, "payment_hash")?, text(&paid, "payment_hash")?]);
+    ensure!(bank.stranded().await? == hashes, "{:?}", bank.stranded().await?);
+    ensure!(bank.balance("alice").await? == 680_000, "held back: {}", bank.balance("alice").await?);
+
+    let unknown = not_made.replace(&text(&failed, "payment_hash")?, &"07".repeat(32));
+    for (body, words) in [(unknown.as_str(), "no payment"), ("{}", "payment"), ("failed", "expected")] {
+        let done = bank.call("operator", "settle", body).await?;
+        ensure!(done.code != Some(0) && done.stderr.contains(words), "{body}: {done:?}");
+    }
+    for _ in 0..2 {
+        let item: Value = serde_json::from_str(&bank.call("operator", "settle", &not_made).await?.ok()?)?;
+        ensure!(field(&item, "state") == Some("failed"), "{item}");
+        ensure!(bank.balance("alice").await? == 790_000, "once: {}", bank.balance("alice").await?);
+    }
+    let otherwise = bank.call("operator", "settle", &settle(&failed, r#""paid""#)).await?;
+    ensure!(otherwise.code != Some(0) && otherwise.stderr.contains("failed already"), "{otherwise:?}");
+    bank.node.kill().await?;
+    bank.node.restart().await?;
+    let item: Value = serde_json::from_str(&bank.call("operator", "settle", &made).await?.ok()?)?;
+    ensure!(field(&item, "state") == Some("settled") && number(&item, "fee_msat")? == 2000, "{item}");
+    ensure!(bank.balance("alice").await? == 798_000 && bank.stranded().await?.is_empty());
+    eventually(DEADLINE, || async {
+        let woken = bank.woken("alice").await?;
+        ensure!(woken == 3, "by the transfer and both ends, once each: {woken}");
+        // What the other wallet has is shared out anew, and nothing of alice's is touched by that.
+        bank.adds_up().await
+    })
+    .await?;
+    ensure!(bank.balance("alice").await? == 798_000);
     Ok(())
 }
 
