@@ -14,6 +14,8 @@ mod round;
 use std::fmt;
 use std::time::Duration;
 
+use anyhow::Result;
+
 /// How much is to be done.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
@@ -77,6 +79,18 @@ impl Report {
             Blow::Term => &mut self.term,
             Blow::Kill => &mut self.kill,
         }
+    }
+
+    /// Notes a blow that hit payments under way.
+    fn hit(&mut self, blow: Blow, under_way: u32) {
+        let tally = self.of(blow);
+        tally.hits += 1;
+        tally.under_way += under_way;
+    }
+
+    /// Notes what must not be, where it is.
+    fn check<T>(&mut self, outcome: Result<T>) {
+        self.violations.extend(outcome.err().map(|error| format!("{error:#}")));
     }
 
     /// Which blow is still wanted, SIGTERM first.

@@ -66,9 +66,7 @@ pub async fn run(config: &Config, say: &mut dyn FnMut(String)) -> Result<Report>
         }
     }
     // With the channel open, each payment of the ledger is one of LDK's list, and the other way round.
-    if let Err(error) = stage.world.stop().await {
-        report.violations.push(format!("at the end: {error:#}"));
-    }
+    report.check(stage.world.stop().await.context("at the end"));
     report.took = began.elapsed();
     Ok(report)
 }
@@ -78,10 +76,7 @@ impl Stage {
         let world = Lightning::start().await?;
         let mut customers = Vec::new();
         for operator in [&world.alice, &world.bob] {
-            let uri =
-                std::fs::read_to_string(operator.home.dir().join("wallet/admin.nwc"))?.trim().parse()?;
-            let config = round::patient(&uri);
-            customers.push(Customer::connect_as(uri, config).await?);
+            customers.push(round::customer(&operator.home.dir().join("wallet/admin.nwc")).await?);
         }
         let should = [world.alice.accounts_msat().await?, world.bob.accounts_msat().await?];
         Ok(Self { world, customers, should })
@@ -95,9 +90,8 @@ impl Stage {
             ensure!(operator.wallet.terminate(TOGETHER).await? == 0, "a wallet does not end well");
         }
         for home in homes {
-            if let Err(error) = round::closed_books(&home) {
-                report.violations.push(format!("the books of {}: {error:#}", home.display()));
-            }
+            let books = round::closed_books(&home);
+            report.check(books.with_context(|| format!("the books of {}", home.display())));
         }
         chain.shutdown().await
     }
@@ -125,9 +119,7 @@ impl Stage {
         let mut flight = Flight::begin(&self.customers, orders)?;
         let under_way = flight.after(Duration::from_millis(dice.below(WITHIN_MS))).await?;
         if under_way > 0 {
-            let tally = report.of(blow);
-            tally.hits += 1;
-            tally.under_way += under_way;
+            report.hit(blow, under_way);
             let victim = if dice.below(2) == 0 { &mut self.world.alice } else { &mut self.world.bob };
             match blow {
                 Blow::Kill => victim.wallet.kill().await?,
@@ -170,9 +162,7 @@ impl Stage {
 
     async fn go_on(&mut self, flight: Flight, report: &mut Report) -> Result<()> {
         let ended = flight.end(&self.customers).await?;
-        let sum = round::book(&ended, &mut self.should);
-        report.settled += sum.settled;
-        report.failed += sum.failed;
+        round::book(&ended, &mut self.should, report);
         let agreed = eventually(TOGETHER / 2, async || {
             round::compare(&self.customers, &ended).await?;
             for (operator, should) in self.operators().into_iter().zip(self.should) {
@@ -185,9 +175,7 @@ impl Stage {
             }
             Ok(())
         });
-        if let Err(error) = agreed.await {
-            report.violations.push(format!("{error:#}"));
-        }
+        report.check(agreed.await);
         // What was unlike once is not told again in each round.
         self.should = [self.world.alice.accounts_msat().await?, self.world.bob.accounts_msat().await?];
         Ok(())
@@ -209,9 +197,7 @@ impl Stage {
         ensure!(is_done, "not all coins are back after {} blocks", ONE_BY_ONE + BLOCKS * TIMES);
         let ended = flight.end(&self.customers).await?;
         let before: u64 = self.should.iter().sum();
-        let sum = round::book(&ended, &mut self.should);
-        report.settled += sum.settled;
-        report.failed += sum.failed;
+        round::book(&ended, &mut self.should, report);
         let agreed = eventually(TOGETHER / 2, async || {
             round::compare(&self.customers, &ended).await?;
             for operator in self.operators() {
@@ -220,9 +206,7 @@ impl Stage {
             }
             Ok(())
         });
-        if let Err(error) = agreed.await {
-            report.violations.push(format!("after a forced closure: {error:#}"));
-        }
+        report.check(agreed.await.context("after a forced closure"));
         let after = self.world.alice.has_msat().await? + self.world.bob.has_msat().await?;
         let cost_sat = before.saturating_sub(after).div_ceil(1000);
         if after > before || cost_sat > COST_MAX_SAT {

@@ -49,9 +49,7 @@ pub async fn run(config: &Config, say: &mut dyn FnMut(String)) -> Result<Report>
         }
     }
     ensure!(stage.purse.wallet.terminate(DEADLINE).await? == 0, "the wallet does not end well");
-    if let Err(error) = round::closed_books(stage.purse.home.dir()) {
-        report.violations.push(format!("at the end: {error:#}"));
-    }
+    report.check(round::closed_books(stage.purse.home.dir()).context("at the end"));
     report.took = began.elapsed();
     Ok(report)
 }
@@ -62,9 +60,7 @@ impl Stage {
         let mut customers = Vec::new();
         for account in ACCOUNTS {
             let file = purse.connect(account, &["--account", account]).await?;
-            let uri = std::fs::read_to_string(file)?.trim().parse()?;
-            let config = round::patient(&uri);
-            customers.push(Customer::connect_as(uri, config).await?);
+            customers.push(round::customer(&file).await?);
             if account != "operator" {
                 purse.oa(&["transfer", "operator", account, &EACH_SAT.to_string()]).await?.ok()?;
             }
@@ -99,9 +95,7 @@ impl Stage {
         let mut flight = Flight::begin(&self.customers, orders)?;
         let under_way = flight.after(Duration::from_millis(dice.below(WITHIN_MS))).await?;
         if under_way > 0 {
-            let tally = report.of(blow);
-            tally.hits += 1;
-            tally.under_way += under_way;
+            report.hit(blow, under_way);
             match blow {
                 Blow::Kill => self.purse.wallet.kill().await?,
                 Blow::Term => {
@@ -111,16 +105,9 @@ impl Stage {
             report.restart = report.restart.max(self.purse.wallet.restart().await?);
         }
         let ended = flight.end(&self.customers).await?;
-        let sum = round::book(&ended, &mut self.should);
-        report.settled += sum.settled;
-        report.failed += sum.failed;
-        if let Err(error) = round::compare(&self.customers, &ended).await {
-            report.violations.push(format!("{error:#}"));
-        }
-        let checked = eventually(DEADLINE / 4, async || self.has_what_it_should().await).await;
-        if let Err(error) = checked {
-            report.violations.push(format!("{error:#}"));
-        }
+        round::book(&ended, &mut self.should, report);
+        report.check(round::compare(&self.customers, &ended).await);
+        report.check(eventually(DEADLINE / 4, async || self.has_what_it_should().await).await);
         Ok(())
     }
 

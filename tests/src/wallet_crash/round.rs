@@ -15,6 +15,7 @@ use oa_wallet::nwc::uri::Uri;
 use oa_wallet::store::SqliteStore;
 use tokio::task::JoinSet;
 
+use super::Report;
 use crate::wallet::Customer;
 
 /// For a payment to end, with a wallet that is away for a while in the midst of it.
@@ -44,16 +45,18 @@ pub(super) struct Ended {
     outcome: Outcome,
 }
 
-/// The times of a client that outlives the wallet it speaks to.
-pub(super) fn patient(uri: &Uri) -> Config {
-    Config {
+/// Somebody with the connection in a file, whose client outlives the wallet it speaks to.
+pub(super) async fn customer(file: &Path) -> Result<Customer> {
+    let uri: Uri = std::fs::read_to_string(file)?.trim().parse()?;
+    let patient = Config {
         answer_within: Duration::from_secs(15),
         paid_within: Duration::from_secs(30),
         settled_within: ENDED_WITHIN,
         resend_after: Duration::from_millis(250),
         look_after: Duration::from_millis(200),
-        ..Config::new(uri)
-    }
+        ..Config::new(&uri)
+    };
+    Customer::connect_as(uri, patient).await
 }
 
 /// Has a payee make an invoice.
@@ -127,20 +130,15 @@ impl Ended {
     }
 }
 
-/// What all payments of a round came to: each hash once, however many requests there were for it.
-pub(super) struct Sum {
-    pub(super) settled: u32,
-    pub(super) failed: u32,
-}
-
-/// Moves what was paid from what payers should have to what payees should, in msat.
-pub(super) fn book(ended: &[Ended], should: &mut [u64]) -> Sum {
-    let (mut seen, mut sum) = (HashSet::new(), Sum { settled: 0, failed: 0 });
+/// Moves what was paid from what payers should have to what payees should, in msat, and counts the payments of a round:
+/// each hash once, however many requests there were for it.
+pub(super) fn book(ended: &[Ended], should: &mut [u64], report: &mut Report) {
+    let mut seen = HashSet::new();
     for one in ended.iter().filter(|one| one.is_settled()) {
         if !seen.insert(one.order.hash) {
             continue;
         }
-        sum.settled += 1;
+        report.settled += 1;
         let Outcome::Settled { fee, .. } = one.outcome else { continue };
         let (amount, fee) = (one.order.amount.get(), fee.unwrap_or_default().get());
         if let Some(has) = should.get_mut(one.order.route.payer) {
@@ -151,8 +149,7 @@ pub(super) fn book(ended: &[Ended], should: &mut [u64]) -> Sum {
         }
     }
     let failed = ended.iter().filter(|one| seen.insert(one.order.hash)).count();
-    sum.failed = u32::try_from(failed).unwrap_or(u32::MAX);
-    sum
+    report.failed += u32::try_from(failed).unwrap_or(u32::MAX);
 }
 
 /// Compares what each payer was told with what both wallets say when they are asked.
