@@ -340,6 +340,8 @@ pub(crate) enum OaNodeCommand {
     },
     /// Ask the running node how it is
     Status,
+    /// Look at all that a node in this home needs, and say what is wrong
+    Doctor,
     /// Keys of agents that can move, out of this home and into it
     #[command(subcommand)]
     Key(crate::commands::node_key::NodeKey),

@@ -8,6 +8,7 @@ pub(crate) mod connect;
 #[cfg(feature = "wallet")]
 pub(crate) mod devnet;
 pub(crate) mod dm;
+pub(crate) mod doctor;
 pub(crate) mod files;
 pub(crate) mod find;
 pub(crate) mod key;

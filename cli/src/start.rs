@@ -67,6 +67,7 @@ pub fn oa_node() -> ExitCode {
                 commands::node::run(&context, take_lease, until_eof).await
             }
             OaNodeCommand::Status => commands::node::status(&context).await,
+            OaNodeCommand::Doctor => commands::doctor::run(&context).await,
             OaNodeCommand::Key(key) => commands::node_key::run(&context, key),
         }
     })

@@ -14,6 +14,7 @@ mod config_errors;
 mod consent;
 mod delegation;
 mod discovery;
+mod doctor;
 mod first_light;
 mod http;
 mod interop;
