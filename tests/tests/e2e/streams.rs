@@ -25,7 +25,10 @@ const SOON: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
 async fn world() -> (World, Caller) {
-    let operator = Keys::generate();
+    world_of(Keys::generate()).await
+}
+
+async fn world_of(operator: Keys) -> (World, Caller) {
     let plot = Plot { operators: vec![operator.public_key()], ..Plot::default() };
     let world = World::start(plot).await.unwrap();
     let mut manifest = Manifest::new("alice", "echo");
@@ -118,6 +121,36 @@ async fn a_dead_letter_is_read_and_dropped_and_an_ended_agent_takes_none_back() 
     ctl("drop 0").await.unwrap();
     assert_eq!(ctl("drop 0").await.unwrap_err().code, Code::NotFound);
     assert_eq!(read(&mut caller, "/deadletter/count").await, "0");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_put_back_once_however_many_ask_and_is_the_same_message() {
+    let operator = Keys::generate();
+    let (world, mut caller) = world_of(operator.clone()).await;
+    let mut other = Caller::new(&world, operator).await.unwrap();
+    let alice = world.agent("alice").unwrap().pubkey;
+    let stranger = world.client().await.unwrap();
+    stranger.dm(alice, "fail", Protocol::Nip17, SOON).await.unwrap();
+    until(&mut caller, "/deadletter/count", |count| count == "1").await;
+    let first = json(&mut caller, "/deadletter/0").await;
+    let path = "/agents/alice/deadletter/ctl";
+    let (one, two) =
+        tokio::join!(caller.ask(Verb::Call, path, "replay 0"), other.ask(Verb::Call, path, "replay 0"));
+    let done = [one.unwrap(), two.unwrap()];
+    let put_back: Vec<Value> =
+        done.iter().flatten().map(|reply| serde_json::from_slice(reply).unwrap()).collect();
+    assert_eq!(put_back.len(), 1, "{done:?}");
+    assert_eq!((&put_back[0]["did"], &put_back[0]["envelope"]), (&"replay".into(), &first["envelope"]["id"]));
+    assert_eq!(
+        caller.ask(Verb::Call, path, "replay 0").await.unwrap().unwrap_err().code,
+        Code::NotFound,
+        "it is no letter any more"
+    );
+    // It is tried as before, and fails as before: the same message under the next number.
+    until(&mut caller, "/deadletter/count", |count| count == "1").await;
+    let again = json(&mut caller, "/deadletter/1").await;
+    assert_eq!(again["envelope"]["id"], first["envelope"]["id"]);
     world.end().await;
 }
 
