@@ -1,10 +1,10 @@
 //! nostr-tools on both sides of NIP-46: `tests/interop/install.sh` installs it.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use oa_nips::nostr::PublicKey;
+use oa_nips::nostr::{Event, JsonUtil as _, PublicKey};
 use oa_relay::{Relay, StoreConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -31,6 +31,29 @@ pub fn nostr_tools(arguments: &[&str]) -> Result<Command> {
     command.current_dir(dir).args(["--input-type=module", "--eval", &code, "--"]).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     Ok(command)
+}
+
+/// Checks what their `client` went through: it was let in once, by a connection that may sign notes and encrypt, and the
+/// key it signs with is this one.
+///
+/// # Errors
+/// With all that it says, where something is otherwise.
+pub fn signed_as(client: &Output, key: &PublicKey) -> Result<()> {
+    let said: Value = serde_json::from_slice(&client.stdout)
+        .with_context(|| String::from_utf8_lossy(&client.stderr).into_owned())?;
+    let at = |path: &str| said.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    ensure!(at("/early/error") == "not connected", "{said}");
+    ensure!(said.pointer("/connect/ok").is_some() && at("/key") == key.to_hex(), "{said}");
+    let note = Event::from_json(said.pointer("/note/ok").context("no note")?.to_string())?;
+    note.verify()?;
+    ensure!(note.pubkey == *key && note.content == "signed elsewhere", "{said}");
+    ensure!(at("/profile/error") == "not allowed: events of kind 0", "{said}");
+    ensure!(at("/read") == "to a friend" && at("/back") == "to a friend", "{said}");
+    ensure!(at("/legacy/error") == "not allowed: nip-04", "{said}");
+    ensure!(said.pointer("/ping/ok").is_some() && said.get("moved") == Some(&false.into()), "{said}");
+    ensure!(at("/again/error").starts_with("not invited"), "a secret lets in once: {said}");
+    ensure!(at("/logout/ok") == "ack" && at("/late/error") == "not connected", "{said}");
+    Ok(())
 }
 
 /// A bunker made with nostr-tools, on a relay of its own.

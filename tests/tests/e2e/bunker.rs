@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use oa_nips::nostr::{Event, EventBuilder, Filter, JsonUtil as _, Keys, RelayUrl, Timestamp};
+use oa_nips::nostr::{Event, EventBuilder, Filter, Keys, RelayUrl, Timestamp};
 use oa_nips::port::{Ack, Publish as _, Signer, SignerError};
 use oa_node::bunker::message::{KIND, RequestError, Response};
 use oa_node::bunker::uri::{BunkerUri, Remote, Secret};
@@ -14,7 +14,7 @@ use oa_node::signer::bunker::Link;
 use oa_node::signer::{Conversations, LocalSigner};
 use oa_node::time::{System, Time as _};
 use oa_relay::{Relay, StoreConfig};
-use oa_tests::bunker::nostr_tools;
+use oa_tests::bunker::{nostr_tools, signed_as};
 use oa_tests::world::DEADLINE;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -105,20 +105,7 @@ async fn nostr_tools_has_its_events_signed_by_our_bunker() -> Result<()> {
         output = tokio::time::timeout(2 * DEADLINE, client.wait_with_output()) => output??,
         ended = serving => return ended,
     };
-    let said: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let at = |path: &str| said.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    ensure!(at("/early/error") == "not connected", "{said}");
-    ensure!(said.pointer("/connect/ok").is_some() && at("/key") == user.public_key().to_hex(), "{said}");
-    let note = Event::from_json(said.pointer("/note/ok").context("no note")?.to_string())?;
-    note.verify()?;
-    ensure!(note.pubkey == user.public_key() && note.content == "signed elsewhere", "{said}");
-    ensure!(at("/profile/error") == "not allowed: events of kind 0", "{said}");
-    ensure!(at("/read") == "to a friend" && at("/back") == "to a friend", "{said}");
-    ensure!(at("/legacy/error") == "not allowed: nip-04", "{said}");
-    ensure!(said.pointer("/ping/ok").is_some() && said.get("moved") == Some(&false.into()), "{said}");
-    ensure!(at("/again/error").starts_with("not invited"), "a secret lets in once: {said}");
-    ensure!(at("/logout/ok") == "ack" && at("/late/error") == "not connected", "{said}");
+    signed_as(&output, &user.public_key())?;
     ensure!(service.state() == &State::default(), "nobody is left: {:?}", service.state());
     stage.end().await;
     Ok(())

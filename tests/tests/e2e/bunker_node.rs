@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use oa_nips::nostr::{Event, EventBuilder, JsonUtil as _, Keys, Kind, PublicKey, UnsignedEvent};
+use oa_nips::nostr::{EventBuilder, Keys, Kind, PublicKey, UnsignedEvent};
 use oa_nips::port::{Signer as _, SignerError};
 use oa_node::bunker::uri::BunkerUri;
 use oa_node::drivers::bunker::dial;
 use oa_node::signer::bunker::{Bunker, Patience};
 use oa_node::time::System;
-use oa_tests::bunker::nostr_tools;
+use oa_tests::bunker::{nostr_tools, signed_as};
 use oa_tests::world::{DEADLINE, Done, Home, World, field};
 use serde_json::Value;
 
@@ -58,20 +58,7 @@ async fn nostr_tools_signs_as_an_agent() -> Result<()> {
     let uri = invite(&home, &["phone", "--kinds", "1,30023", "--encrypt"]).await?;
     let client = nostr_tools(&["client", &uri])?.spawn()?;
     let output = tokio::time::timeout(3 * DEADLINE, client.wait_with_output()).await??;
-    let said: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let at = |path: &str| said.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    ensure!(at("/early/error") == "not connected", "{said}");
-    ensure!(said.pointer("/connect/ok").is_some() && at("/key") == agent.to_hex(), "{said}");
-    let note = Event::from_json(said.pointer("/note/ok").context("no note")?.to_string())?;
-    note.verify()?;
-    ensure!(note.pubkey == agent && note.content == "signed elsewhere", "{said}");
-    ensure!(at("/profile/error") == "not allowed: events of kind 0", "{said}");
-    ensure!(at("/read") == "to a friend" && at("/back") == "to a friend", "{said}");
-    ensure!(at("/legacy/error") == "not allowed: nip-04", "{said}");
-    ensure!(said.pointer("/ping/ok").is_some() && said.get("moved") == Some(&false.into()), "{said}");
-    ensure!(at("/again/error").starts_with("not invited"), "a secret lets in once: {said}");
-    ensure!(at("/logout/ok") == "ack" && at("/late/error") == "not connected", "{said}");
+    signed_as(&output, &agent)?;
     ensure!(listed(&home).await?.is_empty(), "who logged out is gone");
     Ok(())
 }

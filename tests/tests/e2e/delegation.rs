@@ -16,6 +16,8 @@ use oa_tests::local::{Plot, World};
 use oa_tests::world::eventually;
 use serde_json::{Value, json};
 
+use crate::deeds::{did, has_done};
+
 const SOON: Duration = Duration::from_secs(15);
 
 /// An open agent that obeys somebody.
@@ -44,16 +46,6 @@ async fn response(client: &mut Client, id: EventId) -> Envelope {
             return envelope;
         }
     }
-}
-
-async fn has_done(client: &mut Client, agent: PublicKey, what: &str) -> String {
-    let said = client.ask(agent, &format!("do {what}"), Protocol::Nip17, SOON).await.unwrap();
-    said.text().unwrap().to_owned()
-}
-
-async fn did(client: &mut Client, agent: PublicKey, what: &str) -> String {
-    let said = has_done(client, agent, what).await;
-    said.strip_prefix("did: ").unwrap_or_else(|| panic!("{what}: {said}")).to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ mod bunker_operator;
 mod commands;
 mod config_errors;
 mod consent;
+mod deeds;
 mod delegation;
 mod discovery;
 mod doctor;

@@ -18,6 +18,8 @@ use oa_tests::local::{Plot, World};
 use oa_tests::world::eventually;
 use serde_json::{Value, json};
 
+use crate::deeds::{did, has_done};
+
 const SOON: Duration = Duration::from_secs(15);
 
 async fn agent(world: &World, name: &str) -> PublicKey {
@@ -25,19 +27,6 @@ async fn agent(world: &World, name: &str) -> PublicKey {
     manifest.dm.policy = Policy::Open;
     manifest.replies.burst = 1000;
     world.node.ensure_agent(manifest).await.unwrap()
-}
-
-/// Has the agent do something; answers what came of it.
-async fn has_done(client: &mut Client, agent: PublicKey, what: &str) -> String {
-    let said = client.ask(agent, &format!("do {what}"), Protocol::Nip17, SOON).await.unwrap();
-    said.text().unwrap().to_owned()
-}
-
-/// The same, of something that is expected to work.
-async fn did(client: &mut Client, agent: PublicKey, what: &str) -> String {
-    let said = has_done(client, agent, what).await;
-    assert!(said.starts_with("did: "), "{what}: {said}");
-    said.trim_start_matches("did: ").to_owned()
 }
 
 /// The events that woke an agent, in order: their authors' npubs and the envelopes' ids.

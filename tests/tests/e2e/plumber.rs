@@ -12,10 +12,12 @@ use oa_node::agent::mailbox::Refusal;
 use oa_node::agent::manifest::{Manifest, Policy};
 use oa_tests::caller::Caller;
 use oa_tests::client::forge::now_ms;
-use oa_tests::client::{Client, Letter};
+use oa_tests::client::Letter;
 use oa_tests::local::{Plot, World};
 use oa_tests::world::eventually;
 use serde_json::Value;
+
+use crate::deeds::{did, has_done};
 
 const SOON: Duration = Duration::from_secs(15);
 const RULES: &str = "/node/plumbing";
@@ -38,16 +40,6 @@ async fn world() -> (World, Caller) {
 async fn write(caller: &mut Caller, path: &str, text: &str) -> Result<(), (Code, String)> {
     let reply = caller.ask(Verb::Write, path, text).await.unwrap();
     reply.map(drop).map_err(|error| (error.code, error.message))
-}
-
-async fn has_done(client: &mut Client, agent: PublicKey, what: &str) -> String {
-    let said = client.ask(agent, &format!("do {what}"), Protocol::Nip17, SOON).await.unwrap();
-    said.text().unwrap().to_owned()
-}
-
-async fn did(client: &mut Client, agent: PublicKey, what: &str) -> String {
-    let said = has_done(client, agent, what).await;
-    said.strip_prefix("did: ").unwrap_or_else(|| panic!("{what}: {said}")).to_owned()
 }
 
 /// The rules by which an agent's ticks came, in order.
