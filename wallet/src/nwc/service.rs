@@ -60,6 +60,8 @@ pub struct Config {
     pub limits: Limits,
     /// Between publications of the info event. A day: some relays drop it after some.
     pub announce_every: Duration,
+    /// How soon it is sent again to a relay that was not reached.
+    pub announce_again: Duration,
     /// For one relay to take an answer. 10 s.
     pub publish_deadline: Duration,
 }
@@ -71,6 +73,7 @@ impl Config {
             relays,
             limits: Limits::default(),
             announce_every: Duration::from_secs(24 * 3600),
+            announce_again: Duration::from_secs(30),
             publish_deadline: Duration::from_secs(10),
         }
     }

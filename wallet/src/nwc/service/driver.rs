@@ -45,9 +45,13 @@ pub(super) struct Driver {
     commands: mpsc::Receiver<Command>,
     cancel: CancellationToken,
     asked: JoinSet<(EventId, Reply)>,
-    sending: JoinSet<()>,
+    /// The relays that the info event did not reach, of what else is sent none.
+    sending: JoinSet<Vec<RelayUrl>>,
     permits: Arc<Semaphore>,
     announce_at: Instant,
+    /// Relays without the info event, and when they are tried again.
+    missed: Vec<RelayUrl>,
+    missed_at: Option<Instant>,
     /// What the batch does once it is written.
     actions: Vec<Action>,
     rows: Vec<RowWrite>,
@@ -86,6 +90,8 @@ impl Driver {
             sending: JoinSet::new(),
             permits: Arc::new(Semaphore::new(SENDING)),
             announce_at: Instant::now(),
+            missed: Vec::new(),
+            missed_at: None,
             actions: Vec::new(),
             rows: Vec::new(),
         })
@@ -132,6 +138,7 @@ impl Driver {
         });
         let tick = Instant::now() + waited.unwrap_or(IDLE_TICK).min(IDLE_TICK);
         loop {
+            let announces_at = self.announces_at();
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Woken::Cancelled,
@@ -141,15 +148,20 @@ impl Driver {
                     Err(error) => tracing::error!(%error, "the purse panicked"),
                 },
                 Some(sent) = self.sending.join_next() => {
-                    if let Err(error) = sent {
-                        tracing::error!(%error, "an answer was not sent");
+                    match sent {
+                        Ok(missed) if missed.is_empty() => {}
+                        Ok(missed) => {
+                            self.missed.extend(missed);
+                            self.missed_at = Some(Instant::now() + self.config.announce_again);
+                        }
+                        Err(error) => tracing::error!(%error, "an answer was not sent"),
                     }
                 }
                 Some(command) = self.commands.recv() => return Woken::Command(command),
                 _ = self.events.recv_many(events, BATCH), if !self.events.is_closed() || !self.events.is_empty() => {
                     return Woken::Events;
                 }
-                () = sleep_until(tick.min(self.announce_at)) => return Woken::Tick,
+                () = sleep_until(tick.min(announces_at)) => return Woken::Tick,
             }
         }
     }
@@ -283,15 +295,30 @@ impl Driver {
                 publish(&ports, &relays, &event, deadline).await;
             }
             drop(permit);
+            Vec::new()
         });
     }
 
-    /// Publishes the info event, at the start and daily.
+    /// When the info event goes out next.
+    fn announces_at(&self) -> Instant {
+        self.missed_at.map_or(self.announce_at, |at| at.min(self.announce_at))
+    }
+
+    /// Publishes the info event, at the start and daily; to relays that were away again soon, since clients that find none
+    /// there do not even ask.
     async fn announce(&mut self) {
-        if Instant::now() < self.announce_at {
+        let now = Instant::now();
+        if now < self.announces_at() {
             return;
         }
-        self.announce_at = Instant::now() + self.config.announce_every;
+        let missed = std::mem::take(&mut self.missed);
+        self.missed_at = None;
+        let relays = if now < self.announce_at {
+            missed
+        } else {
+            self.announce_at = now + self.config.announce_every;
+            self.config.relays.clone()
+        };
         let info = Info {
             methods: Method::ALL.iter().map(|method| method.as_str().to_owned()).collect(),
             notifications: Topic::ALL.iter().map(|topic| topic.as_str().to_owned()).collect(),
@@ -299,7 +326,10 @@ impl Driver {
         };
         let at = Timestamp::from_secs((self.ports.clock)() / 1000);
         match self.ports.signer.sign(info.event(self.ports.signer.public_key(), at)).await {
-            Ok(event) => self.send(async move { Some(event) }.boxed()),
+            Ok(event) => {
+                let (ports, deadline) = (self.ports.clone(), self.config.publish_deadline);
+                self.sending.spawn(async move { spread(&ports, relays, &event, deadline).await });
+            }
             Err(error) => {
                 tracing::warn!(%error, "the info event is not signed yet");
                 self.announce_at = Instant::now() + IDLE_TICK;
@@ -350,6 +380,24 @@ async fn notice(ports: &Ports, client: PublicKey, encryption: Encryption, text: 
         signer.sign(nwc::notification(signer.public_key(), client, encryption, ciphertext, at)).await
     };
     sealed.await.inspect_err(|error| tracing::warn!(%error, "a notification is not signed")).ok()
+}
+
+/// Sends an event to each relay once; answers those that were not reached.
+async fn spread(ports: &Ports, relays: Vec<RelayUrl>, event: &Event, deadline: Duration) -> Vec<RelayUrl> {
+    let each = relays.into_iter().map(|relay| async move {
+        match ports.publish.publish(&relay, event, deadline).await {
+            Ack::Accepted => None,
+            Ack::Refused(reason) => {
+                tracing::warn!(%relay, %reason, "a relay refuses the info event");
+                None
+            }
+            Ack::Unreached(reason) => {
+                tracing::debug!(%relay, %reason, "a relay has no info event yet");
+                Some(relay)
+            }
+        }
+    });
+    futures_util::future::join_all(each).await.into_iter().flatten().collect()
 }
 
 /// To all relays at once, each some times.

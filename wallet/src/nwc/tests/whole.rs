@@ -274,3 +274,26 @@ async fn the_wallet_announces_itself_on_every_relay_and_again() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Clients of others find no wallet where they find no info event, and that the next day would be late.
+#[tokio::test]
+async fn a_relay_that_was_away_at_the_start_gets_the_info_event_when_it_is_back() {
+    let world = World::new(2);
+    let (up, away) = (relay(1), relay(2));
+    world.net.down(away.clone());
+    let announce_again = Duration::from_millis(20);
+    let _service = world.serve_with(Config { announce_again, ..Config::new(world.relays.clone()) }).await;
+    let infos = |relay| world.net.kept(relay).iter().filter(|event| event.kind == kind::WALLET_INFO).count();
+    let deadline = tokio::time::Instant::now() + SOON;
+    while infos(&up) == 0 {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(infos(&away), 0);
+    world.net.up();
+    while infos(&away) == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "it is told the next day");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(infos(&up), 1, "who has it is left alone");
+}

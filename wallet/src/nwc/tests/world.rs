@@ -114,6 +114,18 @@ impl Net {
         self.lock().down.push(relay);
     }
 
+    /// All relays are reached again.
+    pub(crate) fn up(&self) {
+        self.lock().down.clear();
+    }
+
+    /// What a relay keeps.
+    pub(crate) fn kept(&self, relay: &RelayUrl) -> Vec<Event> {
+        let state = self.lock();
+        let kept = state.kept.iter().filter(|(at, _)| at == relay);
+        kept.map(|(_, event)| event.clone()).collect()
+    }
+
     /// Every event that was handed to a relay.
     pub(crate) fn log(&self) -> Vec<Event> {
         self.lock().log.clone()
