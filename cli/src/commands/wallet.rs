@@ -96,8 +96,10 @@ enum Command {
     Accounts,
     /// Connect an app, or anybody
     Connect(connections::Connect),
-    /// Who is connected
+    /// Who is connected, and under which limits
     Connections,
+    /// Change what a connection may spend or do, or when it ends
+    Cap(connections::Cap),
     /// End a connection for good
     Revoke {
         /// Its name, or the beginning of its key
@@ -159,6 +161,7 @@ async fn perform(output: Output, wallet: &Connection, command: Command) -> Resul
         Command::Accounts => accounts::list(output, wallet).await,
         Command::Connect(connect) => connections::connect(output, wallet, connect).await,
         Command::Connections => connections::list(output, wallet).await,
+        Command::Cap(cap) => connections::cap(output, wallet, cap).await,
         Command::Revoke { connection } => connections::revoke(output, wallet, &connection).await,
         Command::Address => lightning::address(output, wallet).await,
         Command::Channels => lightning::channels(output, wallet).await,

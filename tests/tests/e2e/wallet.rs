@@ -47,10 +47,8 @@ async fn connections_pay_each_other_under_their_caps() -> Result<()> {
     failed(&purse.by(&kid, &["address"]).await?, 4, "RESTRICTED")?;
 
     let history = purse.by(&shop, &["history"]).await?.json()?;
-    ensure!(
-        matches!(history.as_slice(), [one] if field(one, "description") == Some("sweets")),
-        "{history:?}"
-    );
+    let oldest = history.last().and_then(|one| field(one, "description"));
+    ensure!(history.len() == 3 && oldest == Some("sweets"), "{history:?}");
     purse.oa(&["revoke", "kid"]).await?.ok()?;
     failed(&purse.by(&kid, &["balance"]).await?, 4, "UNAUTHORIZED")?;
     failed(&purse.oa(&["revoke", "kid"]).await?, 3, "kid")?;
@@ -62,6 +60,20 @@ async fn connections_pay_each_other_under_their_caps() -> Result<()> {
 
 #[tokio::test]
 async fn sigterm_ends_it_well_and_the_next_start_has_everything() -> Result<()> {
+    // Its cap is raised, to be just enough, and then put down: what was spent counts on.
+    purse.oa(&["cap", "kid", "--budget", "120sat/day", "--expires", "30d"]).await?.ok()?;
+    first(purse.by(&kid, &["pay", more]).await?)?;
+    let third = first(purse.by(&shop, &["invoice", "1"]).await?)?;
+    let third = field(&third, "invoice").context("an invoice")?;
+    failed(&purse.by(&kid, &["pay", third]).await?, 4, "QUOTA_EXCEEDED")?;
+    purse.oa(&["cap", "kid", "--scopes", "read"]).await?.ok()?;
+    failed(&purse.by(&kid, &["pay", third]).await?, 4, "RESTRICTED")?;
+    purse.oa(&["cap", "kid", "--scopes", "pay,read", "--budget", "none"]).await?.ok()?;
+    first(purse.by(&kid, &["pay", third]).await?)?;
+    let listed = purse.home.oa(&["wallet", "connections"]).await?.ok()?;
+    ensure!(listed.lines().any(|line| line.contains("kid") && line.contains("  until 20")), "{listed}");
+    failed(&purse.oa(&["cap", "nobody", "--budget", "1sat/day"]).await?, 3, "nobody")?;
+    failed(&purse.oa(&["cap", "kid"]).await?, 2, "--budget")?;
     let mut purse = Purse::start().await?;
     let shop = purse.connect("shop", &["--account", "shop"]).await?;
     let asked = first(purse.by(&shop, &["invoice", "500"]).await?)?;
@@ -73,6 +85,7 @@ async fn sigterm_ends_it_well_and_the_next_start_has_everything() -> Result<()> 
     purse.wallet.kill().await?;
     purse.wallet.restart().await?;
     ensure!(msat(&first(purse.by(&shop, &["balance"]).await?)?, "balance_msat")? == 500_000, "kept");
+    failed(&purse.oa(&["cap", "kid", "--budget", "1sat/day"]).await?, 3, "kid")?;
     let stderr = purse.wallet.stderr()?;
     let secret = std::fs::read_to_string(&shop)?;
     let secret = secret.rsplit_once("secret=").context("a secret")?.1.trim();
