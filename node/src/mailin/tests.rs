@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use oa_nips::envelope::Envelope as Message;
 use oa_nips::mail::{Body, Mail, Protocol};
 use oa_nips::nostr::Keys;
@@ -243,5 +244,21 @@ async fn a_ping_waits_for_the_one_before_it_and_for_nobody_elses() {
     let again = world.letter(author, STRANGERS, ping(STRANGERS));
     assert!(soon(world.take(again)).await.is_none(), "it was judged by a bucket that is not drawn on yet");
     world.land().await;
+    world.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_somebody_else_decided_at_the_same_instant_is_asked_for_again_at_once() {
+    let world = World::new(Policy::Open).await;
+    let settle = async |verdicts: Vec<Verdict>, n: usize| {
+        let ping = Body::Envelope(Message::Ping { nonce: n.to_string() });
+        let opened = world.letter(Keys::generate().public_key(), n, ping);
+        let decided = decide::decide(&world.mail.shared, opened, None).unwrap().unwrap();
+        assert!(!decided.also.is_empty());
+        world.mail.settled((verdicts, decided)).await;
+        world.mail.left.notified().now_or_never().is_some()
+    };
+    assert!(!settle(vec![Verdict::Duplicate], 1).await);
+    assert!(settle(vec![Verdict::Done, Verdict::Stale], 2).await, "its sender would wait for the next sweep");
     world.node.shutdown().await;
 }
