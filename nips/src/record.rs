@@ -16,7 +16,7 @@ use serde_json::Value;
 
 pub(crate) use self::canonical::object;
 pub use self::canonical::{INTEGER_MAX, canonical};
-use self::canonical::{exact, is_exact};
+use self::canonical::{canonical_value, exact, is_exact};
 pub use self::chain::Chain;
 use crate::hex::{Hash, Hex};
 
@@ -168,8 +168,30 @@ impl Record {
 impl Header {
     /// SHA-256 over `oa/record/v1`, a zero byte and the canonical JSON of the header.
     pub fn hash(&self) -> Hash {
-        tagged("oa/record/v1", &[canonical(self).as_bytes()])
+        tagged("oa/record/v1", &[self.canonical().as_bytes()])
     }
+
+    /// What [`canonical`] makes of it, without a value in between where the names of the fields sort as they are.
+    fn canonical(&self) -> String {
+        let Self { v, agent, digests, prev, seq, session, state } = self;
+        if !digests.keys().all(|name| name.is_ascii()) {
+            return canonical(self);
+        }
+        let sorted = Sorted { agent, digests, prev, seq: *seq, session, state, v: *v };
+        serde_json::to_string(&sorted).expect("a header has string keys")
+    }
+}
+
+/// A header with its keys in canonical order.
+#[derive(Serialize)]
+struct Sorted<'a> {
+    agent: &'a Hash,
+    digests: &'a BTreeMap<String, Hash>,
+    prev: &'a Hash,
+    seq: u64,
+    session: &'a SessionId,
+    state: &'a Hash,
+    v: u8,
 }
 
 /// One change of a tick to its agent's state: the path, and the new content or its removal.
@@ -194,7 +216,7 @@ pub fn state_hash<'a>(before: &Hash, changes: impl IntoIterator<Item = Change<'a
 }
 
 fn field_digest(salt: &Salt, name: &str, value: &Value) -> Hash {
-    tagged("oa/field/v1", &[salt.as_bytes(), name.as_bytes(), b"\0", canonical(value).as_bytes()])
+    tagged("oa/field/v1", &[salt.as_bytes(), name.as_bytes(), b"\0", canonical_value(value).as_bytes()])
 }
 
 /// The record's number is in it, since a tick that is run again has the seed of the first.

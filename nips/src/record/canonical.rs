@@ -2,6 +2,8 @@
 //!
 //! Key order and escapes are settled here and not left to a JSON library, whose map may keep another order.
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
@@ -14,10 +16,14 @@ pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 /// Whatever is given must have string keys, as all our formats do. Numbers are written as they are; those that are
 /// hashed are made exact first.
 pub fn canonical(value: &impl Serialize) -> String {
-    let value = serde_json::to_value(value).expect("what is given has string keys");
-    let mut out = String::new();
-    write(&mut out, &value);
-    out
+    canonical_value(&serde_json::to_value(value).expect("what is given has string keys"))
+}
+
+/// As [`canonical`], of a value that is at hand.
+pub(super) fn canonical_value(value: &Value) -> String {
+    let mut out = Vec::new();
+    write(&mut out, value);
+    String::from_utf8(out).expect("JSON of ours is UTF-8")
 }
 
 /// Reads what must be a JSON object: left to itself, the derived reader of a struct takes an array too.
@@ -29,31 +35,40 @@ pub(crate) fn object<T: DeserializeOwned>(json: &str) -> Result<T, serde_json::E
     serde_json::from_value(value)
 }
 
-fn write(out: &mut String, value: &Value) {
+fn write(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for (n, item) in items.iter().enumerate() {
-                out.push_str(if n == 0 { "" } else { "," });
+                out.extend((n > 0).then_some(b','));
                 write(out, item);
             }
-            out.push(']');
+            out.push(b']');
         }
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
-            out.push('{');
+            entries.sort_by(|(a, _), (b, _)| by_utf_16(a, b));
+            out.push(b'{');
             for (n, (key, item)) in entries.into_iter().enumerate() {
-                out.push_str(if n == 0 { "" } else { "," });
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push(':');
+                out.extend((n > 0).then_some(b','));
+                scalar(out, key);
+                out.push(b':');
                 write(out, item);
             }
-            out.push('}');
+            out.push(b'}');
         }
-        // The escapes of serde_json are those of RFC 8785: the short ones, else \u00xx in lower case.
-        scalar => out.push_str(&scalar.to_string()),
+        value => scalar(out, value),
     }
+}
+
+/// The escapes of serde_json are those of RFC 8785: the short ones, else \u00xx in lower case.
+fn scalar(out: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(out, value).expect("a vector takes all that is written");
+}
+
+fn by_utf_16(a: &str, b: &str) -> Ordering {
+    // Of ASCII, which nearly all keys are, the bytes sort alike.
+    if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
 }
 
 /// Whether every number in a value is an integer of at most [`INTEGER_MAX`] either side of zero.

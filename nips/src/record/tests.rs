@@ -70,6 +70,16 @@ fn a_chain_of_one_agent_takes_no_record_of_another() {
 }
 
 #[test]
+fn a_header_is_hashed_in_its_canonical_form_whatever_its_fields_are_called() {
+    for names in [&["b", "a", "a b", "\"", ""][..], &["\u{fb33}", "\u{1f600}", "z"]] {
+        let fields: Fields = names.iter().map(|name| ((*name).to_owned(), json!(1))).collect();
+        let header =
+            Record::new(Hex([1; 32]), Hex([2; 16]), &Head::GENESIS, Hex::ZERO, fields, &[7; 32]).header;
+        assert_eq!(header.canonical(), canonical(&header));
+    }
+}
+
+#[test]
 fn a_chain_ends_before_its_numbers_do() {
     for seq in [INTEGER_MAX, u64::MAX] {
         let head = Head { seq, ..Head::GENESIS };
