@@ -10,6 +10,7 @@ pub mod conformance;
 mod decided;
 mod layer;
 pub mod memory;
+mod packed;
 pub mod read;
 pub mod row;
 pub mod sqlite;

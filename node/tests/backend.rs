@@ -168,7 +168,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     let path = database(&dir);
     drop(open(&path));
     let db = rusqlite::Connection::open(&path).expect("plain SQLite opens it");
-    db.pragma_update(None, "user_version", 2).expect("a later release");
+    db.pragma_update(None, "user_version", 3).expect("a later release");
     // Twice: with the number still in the log, as a killed process leaves it, and folded into the file.
     let logged = dir.path().join("logged.db");
     std::fs::copy(&path, &logged).expect("copied");
@@ -177,7 +177,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     for path in [&path, &logged] {
         let before = std::fs::read(path).expect("read");
         let error = SqliteBackend::open(path).expect_err("it is newer");
-        assert!(matches!(error, BackendError::NewerFormat { found: 2, known: 1, .. }), "{error:?}");
+        assert!(matches!(error, BackendError::NewerFormat { found: 3, known: 2, .. }), "{error:?}");
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         assert!(std::fs::read(path).expect("read") == before, "nothing was touched");
     }
@@ -185,6 +185,26 @@ fn a_newer_format_is_refused_and_left_alone() {
         std::fs::metadata(dir.path().join("logged.db-wal")).is_ok_and(|log| log.len() > 0),
         "nor the log"
     );
+}
+
+#[test]
+fn a_database_of_the_first_format_becomes_one_of_this() {
+    let dir = folder();
+    let path = database(&dir);
+    open(&path).flush(&[put(Table::Files, "a", "1")]).expect("flushed");
+    let format = |set: Option<i64>| -> i64 {
+        let db = rusqlite::Connection::open(&path).expect("plain SQLite opens it");
+        if let Some(format) = set {
+            db.pragma_update(None, "user_version", format).expect("as it was");
+        }
+        db.pragma_query_value(None, "user_version", |row| row.get(0)).expect("read")
+    };
+    assert_eq!(format(Some(1)), 1);
+    assert_eq!(open(&path).get(Table::Files, b"a").expect("read"), Some(b"1".to_vec()));
+    assert_eq!(format(None), 2, "programs that do not know it refuse it from now on");
+    assert_eq!(format(Some(0)), 0);
+    let error = SqliteBackend::open(&path).expect_err("without a format it is not ours");
+    assert!(matches!(error, BackendError::Corrupt { .. }), "{error:?}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::agent::mailbox::Peer;
 use crate::agent::manifest::Manifest;
 use crate::store::Store;
 use crate::store::backend::{BackendError, Range, Table};
+use crate::store::packed;
 use crate::store::row::{AgentRow, DeadLetter, JournalRow, OpRow, OutId, OutRow, Refused, Waiting, key};
 use crate::store::unit::decode;
 use crate::store::write::{FLOOR, row_key, split_row};
@@ -260,7 +261,7 @@ impl Store {
     pub fn records(&self, id: AgentId, seq: u64, limit: usize) -> Result<Vec<Record>> {
         let to = Range::prefix(key::agent(id)).to;
         let range = Range { from: key::numbered(id, seq), to, reverse: false, limit };
-        Ok(self.scan(Table::Records, &range)?.into_iter().map(|(_, record)| record).collect())
+        self.backend.scan(Table::Records, &range)?.iter().map(|(_, bytes)| packed::unpack(bytes)).collect()
     }
 
     /// Mail that was refused, the newest first.

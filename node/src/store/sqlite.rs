@@ -21,7 +21,10 @@ mod sql;
 use sql::Sql;
 
 /// The format this program writes, in `PRAGMA user_version`. A new table needs no new format: opening adds it.
-const FORMAT: i64 = 1;
+///
+/// 1: all rows but raw ones are JSON. 2: so are all but records, which are packed; those of before are read as they are,
+/// and a database of format 1 becomes one of format 2 when it is opened.
+const FORMAT: i64 = 2;
 
 /// Reader connections. More than the cores of a small server only cost memory: a read is microseconds.
 const READERS: usize = 4;
@@ -271,7 +274,8 @@ fn missing_tables<'a>(db: &Connection, sql: &'a [Sql], format: i64) -> Result<Ve
     let mut schema = db.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'table'")?;
     let found: Vec<(String, String)> =
         schema.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-    if format < FORMAT && !found.is_empty() {
+    // Ours has a format from its first table on.
+    if format < 1 && !found.is_empty() {
         return Err(Failure::Damaged("a database of another program".to_owned()));
     }
     let mut missing = Vec::new();

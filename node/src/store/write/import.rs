@@ -11,6 +11,7 @@ use crate::agent::mailbox::Peer;
 use crate::agent::manifest::Manifest;
 use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
+use crate::store::packed;
 use crate::store::row::{AgentRow, DeadLetter, JournalRow, OutRow, Stage, Waiting, key};
 use crate::store::unit::Tx;
 use crate::store::write::{OutRange, Verdict, known, out, tick};
@@ -114,7 +115,7 @@ impl Import {
             }
         }
         for record in &holdings.records {
-            tx.put(Table::Records, key::numbered(id, record.header.seq), record);
+            tx.put_bytes(Table::Records, key::numbered(id, record.header.seq), packed::pack(record));
         }
         known::note_owner(tx, &row);
         known::note_roles(tx, &row, &manifest);

@@ -10,6 +10,7 @@ use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::agent::mailbox::{self, Bucket, Fill, Peer, Refusal};
 use crate::agent::{AgentId, Lifecycle};
 use crate::store::backend::{BackendError, Table};
+use crate::store::packed;
 use crate::store::row::{AgentRow, DeadLetter, OutRow, Outgoing, Waiting, key};
 use crate::store::unit::Tx;
 use crate::store::write::{FileChange, OutRange, Verdict, out};
@@ -77,7 +78,8 @@ impl TickCommit {
         for item in &self.out {
             out::enqueue_row(tx, &mut row, item);
         }
-        tx.put(Table::Records, key::numbered(agent, self.record.header.seq), &self.record);
+        let record = packed::pack(&self.record);
+        tx.put_bytes(Table::Records, key::numbered(agent, self.record.header.seq), record);
         row.head = self.head;
         row.lifecycle = self.lifecycle;
         // Hearing of a failure, or going to sleep after one, is no success.
