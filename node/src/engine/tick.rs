@@ -251,7 +251,8 @@ fn draws(shared: &Shared, begun: &Begun, out: &[Outgoing]) -> Draws {
     for outgoing in out {
         let Outgoing::Mail { draft, .. } = outgoing else { continue };
         let peer = draft.recipient;
-        let old = draws.get(&peer).copied().or_else(|| shared.decided.peer(begun.row.id, &peer).ok()??.bucket);
+        let old =
+            draws.get(&peer).copied().or_else(|| shared.decided.peer(begun.row.id, &peer).ok()??.bucket);
         let known = shared.directory.remembered(&peer);
         let is_bot = envelope.auto_hop() > 0 || known.is_some_and(|contact| contact.is_bot);
         let drawn = Bucket::take(old, &begun.manifest.replies, is_bot, envelope.accepted_at_ms).or(old);
@@ -353,13 +354,85 @@ fn fields(begun: &Begun, files: &Files, made: &[CallMade], reply: &Reply, durati
 }
 
 /// Makes the record; one that is too large loses its list of calls, and says so.
-fn bounded(make: impl Fn(Fields) -> Record, mut fields: Fields) -> Record {
-    let record = make(fields.clone());
+fn bounded(make: impl Fn(Fields) -> Record, fields: Fields) -> Record {
+    let record = make(fields);
     // Canonical JSON has another order, and the same length.
-    if serde_json::to_vec(&record).is_ok_and(|json| json.len() <= RECORD_BYTES_MAX) {
+    if is_small(&record.fields)
+        || serde_json::to_vec(&record).is_ok_and(|json| json.len() <= RECORD_BYTES_MAX)
+    {
         return record;
     }
+    let mut fields = record.fields;
     let left_out = fields.remove("calls").and_then(|calls| calls.as_array().map(Vec::len)).unwrap_or(0);
     fields.insert("calls_left_out".to_owned(), json!(left_out));
     make(fields)
+}
+
+/// Whether a record of these fields is certainly not too large, as hardly any is: then its JSON need not be made to tell.
+/// Counts every byte of a string as if it were escaped.
+fn is_small(fields: &Fields) -> bool {
+    let bytes: usize =
+        fields.iter().map(|(name, value)| FIELD_BYTES + 3 * ESCAPED * name.len() + most(value)).sum();
+    HEADER_BYTES + bytes <= RECORD_BYTES_MAX
+}
+
+/// A byte of a string as `\u00xx`.
+const ESCAPED: usize = 6;
+/// What a record has besides its fields: four hashes, numbers, names.
+const HEADER_BYTES: usize = 1024;
+/// A field's digest and salt, and what stands between.
+const FIELD_BYTES: usize = 128;
+
+/// No less than the bytes of a value's JSON.
+fn most(value: &Value) -> usize {
+    match value {
+        Value::String(text) => ESCAPED * text.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(|item| most(item) + 1).sum::<usize>(),
+        Value::Object(map) => {
+            2 + map.iter().map(|(key, item)| ESCAPED * key.len() + most(item) + 4).sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oa_nips::hex::Hex;
+    use oa_nips::record::Head;
+
+    use super::*;
+
+    #[test]
+    fn no_record_is_taken_for_small_that_is_not() {
+        let text = |byte: &str, times: usize| json!([{ "a": byte.repeat(times) }, null, 1, -5, true]);
+        for byte in ["a", "\u{1}", "\"", "\u{fffd}"] {
+            for times in (0..6000).step_by(50) {
+                let fields =
+                    Fields::from([(byte.repeat(times / 100), text(byte, times)), ("b".to_owned(), json!(7))]);
+                let record =
+                    Record::new(Hex([1; 32]), Hex([2; 16]), &Head::GENESIS, Hex::ZERO, fields, &[7; 32]);
+                let length = serde_json::to_vec(&record).unwrap().len();
+                assert!(
+                    !is_small(&record.fields) || length <= RECORD_BYTES_MAX,
+                    "{byte:?} {times}: {length}"
+                );
+            }
+        }
+        assert!(is_small(&Fields::from([("outcome".to_owned(), json!("done"))])));
+    }
+
+    #[test]
+    fn what_is_too_large_loses_its_calls_and_says_so() {
+        let calls: Vec<Value> = (0..200)
+            .map(|n| json!({ "path": format!("/memory/{n}"), "bytes": n, "x": "x".repeat(90) }))
+            .collect();
+        let fields =
+            Fields::from([("calls".to_owned(), json!(calls)), ("outcome".to_owned(), json!("done"))]);
+        let make =
+            |fields| Record::new(Hex([1; 32]), Hex([2; 16]), &Head::GENESIS, Hex::ZERO, fields, &[7; 32]);
+        let record = bounded(make, fields);
+        assert_eq!(record.fields.get("calls"), None);
+        assert_eq!(record.fields.get("calls_left_out"), Some(&json!(200)));
+        assert!(record.verify(&Head::GENESIS).is_ok());
+    }
 }

@@ -86,7 +86,8 @@ impl StateFolder {
 
     fn put(&self, cx: &Context<'_>, path: &Path, content: Vec<u8>) -> Result<Effect, Error> {
         let state = cx.subject()?.state;
-        if self.is_dir(state, path)? {
+        // What is a file is no folder, and is found sooner.
+        if self.file(cx, path)?.is_none() && self.is_dir(state, path)? {
             return Err(Error::is_dir(path));
         }
         if content.len() > FILE_BYTES_MAX {
