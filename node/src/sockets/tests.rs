@@ -167,6 +167,7 @@ async fn a_flood_is_paced_and_its_oldest_are_refused() {
     let rig = rig(std::slice::from_ref(&host), rules(&host, 2)).await;
     rig.open("flood", Some(json!({ "url": format!("ws://{host}") }))).await;
     rig.until("refused", |rig| rig.state("flood")["refused"].as_u64() >= Some(100)).await;
+    rig.until("what was let in has landed", |rig| rig.texts().len() >= 2).await;
     assert_eq!(rig.texts(), ["key none", "0"], "two at once, and then one in half a minute");
 }
 
