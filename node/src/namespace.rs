@@ -52,6 +52,8 @@ pub struct Namespace {
     /// Changes asked for so far.
     changes: u32,
     calls: Vec<CallMade>,
+    /// What needed consent, or had nobody to ask for it.
+    frozen: Vec<CallMade>,
     /// Set once: nothing of the tick may count.
     poison: Option<Nondeterministic>,
     /// Set once: the journal failed, so the tick runs again later.
@@ -76,6 +78,7 @@ impl Namespace {
             journal,
             changes: 0,
             calls: Vec::new(),
+            frozen: Vec::new(),
             poison: None,
             put_off: None,
         })
@@ -202,6 +205,12 @@ impl Namespace {
             && let Some((writes, refusal)) = self.setting.consent.freeze(&self.context(key), &path, &asked)
         {
             self.absorb(&path, Effect { writes, ..Effect::default() })?;
+            self.frozen.push(CallMade {
+                path: path.to_string(),
+                request: journal::change_request(&path, &asked),
+                reply: Err(refusal.code),
+                approval: None,
+            });
             return Err(refusal);
         }
         match found.mount.service.class(&found.rest, &change) {
@@ -276,7 +285,7 @@ impl Namespace {
             Ok(blob) => Ok(oa_nips::hex::Hex(sha256::Hash::hash(&blob.0).to_byte_array())),
             Err(error) => Err(error.code),
         };
-        self.calls.push(CallMade { path: path.to_string(), request, reply });
+        self.calls.push(CallMade { path: path.to_string(), request, reply, approval: None });
     }
 
     /// What the tick did, for its commit.
@@ -295,7 +304,9 @@ impl Namespace {
         let is_kept = |path: &Path| path.strip("/tmp").is_none();
         let files = self.overlay.into_files().into_iter().filter(|(path, _)| is_kept(path)).collect();
         let reply = (!reply.is_empty()).then_some(reply);
-        Ok(Ok(Done { files, reply, out: self.out, writes: self.writes, calls: self.calls }))
+        let granted = CallMade::granted(&self.setting.envelope);
+        let calls = granted.into_iter().chain(self.calls).chain(self.frozen).collect();
+        Ok(Ok(Done { files, reply, out: self.out, writes: self.writes, calls }))
     }
 
     /// The trust that holds for this tick: that of its first run.

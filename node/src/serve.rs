@@ -28,6 +28,7 @@ mod node;
 mod nostr;
 mod peers;
 mod plumbing;
+mod powers;
 mod program;
 mod secrets;
 mod srv;

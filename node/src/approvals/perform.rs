@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use oa_nips::files::Code;
+use oa_nips::hex::Hash;
 use oa_nips::mail::{Draft, Protocol};
 use oa_nips::nostr::PublicKey;
 use serde_json::json;
@@ -20,8 +21,10 @@ use crate::agent::envelope::{Envelope, Kind, Trust};
 use crate::engine::hooks::After;
 use crate::engine::shared::Shared;
 use crate::engine::world;
+use crate::namespace::journal::change_request;
+use crate::namespace::mount::Found;
 use crate::namespace::rights::Role;
-use crate::namespace::service::{self, Class, Context, Effect, Subject, Wake};
+use crate::namespace::service::{self, Change, Class, Context, Effect, Subject, Wake};
 use crate::namespace::{self, Error, Path};
 use crate::store::backend::BackendError;
 use crate::store::row::{AgentRow, Outgoing};
@@ -159,51 +162,66 @@ async fn perform(shared: &Shared, agent: AgentId, id: &str) -> Result<(), Backen
         Ok(change) => change,
         Err(error) => return finish(shared, done(version, approval), Err(error), Effect::default()).await,
     };
-    let service = &found.mount.service;
-    match service.class(&found.rest, &change) {
-        Class::Transactional => {
-            // A stop that comes now is answered after what was granted is there.
-            let Some(_begun) = begin(shared, agent).await? else { return Ok(()) };
-            match service.change(&cx, &found.rest, &change).await {
-                Ok(mut effect) => {
-                    let reply = std::mem::take(&mut effect.reply);
-                    finish(shared, done(version, approval), Ok(reply), effect).await
-                }
-                Err(error) => {
-                    finish(shared, done(version, approval), Err(error.at(&path)), Effect::default()).await
-                }
-            }
+    let deed = Deed { cx: &cx, found: &found, change: &change };
+    let made = make(shared, version, &approval, &deed).await?;
+    let Some(Made { version, outcome, effect, begun: _begun }) = made else { return Ok(()) };
+    finish(shared, done(version, approval), outcome.map_err(|error| error.at(&path)), effect).await
+}
+
+/// What was granted, and where it is made.
+struct Deed<'a> {
+    cx: &'a Context<'a>,
+    found: &'a Found<'a>,
+    change: &'a Change,
+}
+
+/// What came of it, and the version of the approval's row by then.
+struct Made {
+    version: u64,
+    outcome: Result<Vec<u8>, Error>,
+    /// What is to land.
+    effect: Effect,
+    /// Held until it has: a stop that comes now is answered after that.
+    begun: Option<OwnedMutexGuard<()>>,
+}
+
+/// Makes it; nothing where the agent was stopped before, or where nobody can tell yet what became of it.
+async fn make(
+    shared: &Shared,
+    version: u64,
+    approval: &Approval,
+    deed: &Deed<'_>,
+) -> Result<Option<Made>, BackendError> {
+    let Deed { cx, found, change } = *deed;
+    let (service, rest) = (&found.mount.service, &found.rest);
+    let class = service.class(rest, change);
+    let outside = |version, outcome| Made { version, outcome, effect: Effect::default(), begun: None };
+    if class == Class::Transactional {
+        let Some(begun) = begin(shared, approval.agent).await? else { return Ok(None) };
+        let (outcome, effect) = match service.change(cx, rest, change).await {
+            Ok(mut effect) => (Ok(std::mem::take(&mut effect.reply)), effect),
+            Err(error) => (Err(error), Effect::default()),
+        };
+        return Ok(Some(Made { version, outcome, effect, begun: Some(begun) }));
+    }
+    if let Stage::Granted { by } = &approval.state {
+        let Some(begun) = begin(shared, approval.agent).await? else { return Ok(None) };
+        let doing = Approval { state: Stage::Doing { by: *by }, ..approval.clone() };
+        let doing = super::row(&(version, doing));
+        if shared.store.write(Write::Row(doing.clone())).await? != Verdict::Done {
+            return Ok(None);
         }
-        class => {
-            let (version, outcome) = match &approval.state {
-                Stage::Granted { by } => {
-                    let Some(begun) = begin(shared, agent).await? else { return Ok(()) };
-                    let doing = Approval { state: Stage::Doing { by: *by }, ..approval.clone() };
-                    let doing = super::row(&(version, doing));
-                    if shared.store.write(Write::Row(doing.clone())).await? != Verdict::Done {
-                        return Ok(());
-                    }
-                    // A stop that comes now is told of it.
-                    shared.wishes.landed(&doing);
-                    drop(begun);
-                    (version + 1, service.act(&cx, &found.rest, &change).await)
-                }
-                // Begun by a process that died. What cannot be found out now is looked at again later.
-                _ => match service::resume(service.as_ref(), &cx, &found.rest, &change, class).await {
-                    Ok(outcome) => (version, outcome),
-                    Err(error) => {
-                        tracing::warn!(%error, id = approval.id, "what became of a granted wish is not known yet");
-                        return Ok(());
-                    }
-                },
-            };
-            finish(
-                shared,
-                done(version, approval),
-                outcome.map_err(|error| error.at(&path)),
-                Effect::default(),
-            )
-            .await
+        // A stop that comes now is told of it.
+        shared.wishes.landed(&doing);
+        drop(begun);
+        return Ok(Some(outside(version + 1, service.act(cx, rest, change).await)));
+    }
+    // Begun by a process that died. What cannot be found out now is looked at again later.
+    match service::resume(service.as_ref(), cx, rest, change, class).await {
+        Ok(outcome) => Ok(Some(outside(version, outcome))),
+        Err(error) => {
+            tracing::warn!(%error, id = approval.id, "what became of a granted wish is not known yet");
+            Ok(None)
         }
     }
 }
@@ -250,6 +268,11 @@ async fn finish(
     Ok(())
 }
 
+/// The name of the change as it was asked for, by which the record of the tick that asked has it too.
+fn request(approval: &Approval) -> Option<Hash> {
+    Some(change_request(&approval.path.parse().ok()?, &approval.change.thaw()?))
+}
+
 /// What the agent is told of the end of its wish: trusted, and answered, like the envelope that it wished in.
 fn news(version: u64, approval: &Approval, outcome: &Result<Vec<u8>, Error>, now_ms: u64) -> Envelope {
     let told = match outcome {
@@ -263,7 +286,12 @@ fn news(version: u64, approval: &Approval, outcome: &Result<Vec<u8>, Error>, now
         }
         Err(error) => json!({ "outcome": "failed", "error": error.code, "reason": error.reason }),
     };
-    let mut data = json!({ "id": approval.id, "path": approval.path, "verb": approval.change.verb });
+    let mut data = json!({
+        "id": approval.id,
+        "path": approval.path,
+        "verb": approval.change.verb,
+        "request": request(approval),
+    });
     if let (Some(data), Some(told)) = (data.as_object_mut(), told.as_object()) {
         data.extend(told.clone());
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{OneFile, at};
+use super::at;
+use super::powers::show;
 use crate::agent::manifest::{Manifest, MountSpec};
 use crate::namespace::blocks::union::Layer;
 use crate::namespace::blocks::{Cow, Host, Union};
@@ -119,22 +120,6 @@ impl Mounted {
 
 fn layer(access: Access) -> Layer {
     if access == Access::ReadWrite { Layer::Writable } else { Layer::ReadOnly }
-}
-
-/// Mounts the mount table itself.
-fn show(mounts: &mut Mounts) {
-    let table = table(mounts);
-    let file = OneFile::value(move |_| Ok(table.clone()));
-    mounts.mount_file(at("/mounts"), FileType::Value, Arc::new(file), "this table");
-}
-
-/// The mount table as JSON lines.
-fn table(mounts: &Mounts) -> Vec<u8> {
-    let line = |mount: &Mount| {
-        let (path, access, what) = (mount.at.as_str(), mount.access, &mount.what);
-        format!("{}\n", json!({ "path": path, "access": access, "what": what }))
-    };
-    mounts.iter().flat_map(|mount| line(mount).into_bytes()).collect()
 }
 
 /// The names under `/srv`, as JSON lines in one file for each.

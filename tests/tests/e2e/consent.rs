@@ -77,6 +77,20 @@ impl Cast {
         self.world.store.file(row.id, &format!("/goals/{goal}.json")).unwrap().is_some()
     }
 
+    /// What the records have of a goal's file, oldest first: the error's code, or what was consented to.
+    fn recorded(&self, goal: &str) -> Vec<String> {
+        let row = self.world.agent("alice").unwrap();
+        let records = self.world.store.records(row.id, 0, 1000).unwrap();
+        let calls = records.iter().flat_map(|record| record.fields["calls"].as_array().unwrap());
+        let of_goal = calls.filter(|call| call["path"] == format!("/goals/{goal}.json"));
+        let said = |call: &serde_json::Value| {
+            assert_eq!(call["request"].as_str().unwrap().len(), 64, "{call}");
+            let said = call.get("error").or(call.get("approval")).unwrap();
+            said.as_str().unwrap().to_owned()
+        };
+        of_goal.map(said).collect()
+    }
+
     /// The next message of the node's.
     async fn node_says(&mut self) -> Mail {
         loop {
@@ -110,6 +124,10 @@ async fn the_owners_yes_does_it_once() {
     let said = cast.say(&format!("yes {code}"), Protocol::Nip17).await;
     assert!(said.starts_with("Granted"), "{said}");
     until(|| cast.has("first")).await;
+    // The records have the wish, and what was made of it.
+    until(|| cast.recorded("first").len() == 2).await;
+    let (id, ..) = approval(&cast);
+    assert_eq!(cast.recorded("first"), ["approval_required".to_owned(), id]);
     let said = cast.say(&format!("yes {code}"), Protocol::Nip17).await;
     assert!(said.contains("Nothing was done") && said.contains("before"), "{said}");
 
@@ -119,6 +137,7 @@ async fn the_owners_yes_does_it_once() {
     let said = cast.say(&format!("yes {code}"), Protocol::Nip17).await;
     assert!(said.contains("Nothing was done"), "{said}");
     assert!(!cast.has("second"));
+    assert_eq!(cast.recorded("second"), ["approval_required"]);
     cast.world.end().await;
 }
 
