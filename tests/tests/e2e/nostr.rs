@@ -206,12 +206,19 @@ async fn a_signature_is_of_data_and_of_no_event() {
     let signature = did(&mut client, alice, "call /identity/sign I was here").await;
     let digest = DataDigest::of(b"I was here");
     assert!(digest.is_signed(&alice, &signature.parse().unwrap()));
-    // An event that a stranger would like to have: all but its signature is known, and its id is what is signed.
-    let mut wanted = EventBuilder::new(Kind::EventDeletion, "").build(alice);
-    let id = wanted.id();
-    let signature = did(&mut client, alice, &format!("call /identity/sign {id}")).await.parse().unwrap();
-    let forged = Event::new(id, alice, wanted.created_at, wanted.kind, wanted.tags, "", signature);
-    assert!(forged.verify_id() && !forged.verify_signature());
-    assert!(!client.publish(&forged, SOON).await.unwrap().accepted);
+    // Events that a stranger would like to have: all but the signature is known, and the id is what is signed.
+    for kind in [5, 13, 1059, 10_002, 13_194, 22_242, 23_194, 25_930, 30_000, 39_205] {
+        let mut wanted = EventBuilder::new(Kind::from(kind), "").build(alice);
+        let id = wanted.id();
+        let signed = did(&mut client, alice, &format!("call /identity/sign {id}")).await;
+        let signature = signed.parse().unwrap();
+        let forged = Event::new(id, alice, wanted.created_at, wanted.kind, wanted.tags, "", signature);
+        assert!(forged.verify_id() && !forged.verify_signature(), "{kind}");
+        // What is signed has a name before it, whatever the data.
+        assert!(DataDigest::of(id.to_string().as_bytes()).is_signed(&alice, &signature), "{kind}");
+        if kind == 5 {
+            assert!(!client.publish(&forged, SOON).await.unwrap().accepted);
+        }
+    }
     world.end().await;
 }
