@@ -65,22 +65,22 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> ExitCode {
     let seed = args.seed.unwrap_or_else(by_clock);
     let Args { senders, dms, kills, each, .. } = *args;
-    say(&format!("seed {seed}: {senders} senders, {dms} messages, {kills} kills, {each} in each phase"));
+    say(format!("seed {seed}: {senders} senders, {dms} messages, {kills} kills, {each} in each phase"));
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            say(&format!("no runtime: {error}"));
+            say(format!("no runtime: {error}"));
             return ExitCode::from(UNFINISHED);
         }
     };
     let config = Config { seed, senders, dms, kills, each };
-    match runtime.block_on(crash::run(&config, &mut |line| say(&line))) {
+    match runtime.block_on(crash::run(&config, &mut |line| say(line))) {
         Ok(report) => {
-            say(&report.to_string());
+            say(&report);
             exit::code(&report.violations)
         }
         Err(error) => {
-            say(&format!("seed {seed}: {error:#}"));
+            say(format!("seed {seed}: {error:#}"));
             ExitCode::from(UNFINISHED)
         }
     }
@@ -117,7 +117,7 @@ mod planted {
             }
             Ok(_) => ExitCode::from(UNFINISHED),
             Err(error) => {
-                say(&format!("cannot plant: {error}"));
+                say(format!("cannot plant: {error}"));
                 ExitCode::from(UNFINISHED)
             }
         }

@@ -1,6 +1,6 @@
 //! What an agent of [`oa_tests::local`] does because it is told to.
 
-#![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here is a failed test")]
 
 use std::time::Duration;
 

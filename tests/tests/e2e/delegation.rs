@@ -1,6 +1,6 @@
 //! What agents say to agents: pings, and work that is asked for, reported on and done.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here is a failed test")]
+#![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
 use std::time::Duration;
 
