@@ -11,6 +11,7 @@ use crate::commands::{connect, find, public_key, stdin};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::host::npub;
+use crate::output::Output;
 
 pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
     let text = if args.text == "-" { stdin()? } else { args.text };
@@ -23,7 +24,7 @@ pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
         return Err(Error::new(Kind::Usage, message));
     }
     let client = connect(context).await?;
-    let to = resolve(&client, &args.to).await?;
+    let to = resolve(&client, &args.to, context.output).await?;
     let protocol = if args.nip04 { Protocol::Nip04 } else { Protocol::Nip17 };
     let mut sent = client.dm(to, &text, protocol).await?;
     let id = sent.id;
@@ -45,8 +46,9 @@ pub(crate) async fn run(context: &Context, args: Dm) -> Result<()> {
     Ok(())
 }
 
-/// An npub as it is; a name, of an agent or at a domain, by asking the node.
-async fn resolve(client: &Client, to: &str) -> Result<PublicKey> {
+/// An npub as it is; a name, of an agent or at a domain, by asking the node. Of an agent that does not tick it says so:
+/// nothing else would tell why there is no answer.
+async fn resolve(client: &Client, to: &str, output: Output) -> Result<PublicKey> {
     if let Ok(key) = public_key(to) {
         return Ok(key);
     }
@@ -59,6 +61,11 @@ async fn resolve(client: &Client, to: &str) -> Result<PublicKey> {
     let status = client.ask(Verb::Read, &format!("/agents/{to}/status"), Vec::new()).await?;
     let status: serde_json::Value = serde_json::from_slice(&status)
         .map_err(|error| Error::new(Kind::Failed, format!("the node's answer is no status: {error}")))?;
-    let npub = status.get("npub").and_then(serde_json::Value::as_str).unwrap_or_default();
-    public_key(npub)
+    let text = |field: &str| status.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+    if let lifecycle @ ("stopped" | "quarantined") = text("lifecycle") {
+        let reason = Some(text("reason")).filter(|reason| !reason.is_empty());
+        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+        output.note(format!("{to} is {lifecycle}{reason}: it answers after `oa agent ctl {to} resume`"));
+    }
+    public_key(text("npub"))
 }

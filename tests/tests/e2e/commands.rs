@@ -140,6 +140,10 @@ async fn silence_exits_with_5_and_says_what_can_be_the_cause() -> Result<()> {
         stranger.oa(&["dm", npub, "hi", "--no-wait"]).await?.ok()
     };
     tokio::try_join!(unauthorised, unheard)?;
+    // An agent that does not tick: its node tells, before anybody waits.
+    home.oa(&["agent", "ctl", "shy", "stop"]).await?.ok()?;
+    let told = home.oa(&["dm", "shy", "hi", "--no-wait"]).await?;
+    ensure!(told.code == Some(0) && told.stderr.contains("oa agent ctl shy resume"), "{told:?}");
     up.kill().await?;
     failed(&home.oa(&["dm", "concierge", "hi"]).await?, 5, "hint: ")
 }

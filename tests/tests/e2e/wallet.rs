@@ -17,6 +17,25 @@ fn failed(done: &Done, code: i32, sentence: &str) -> Result<()> {
 }
 
 #[tokio::test]
+async fn money_goes_to_accounts_and_apps_that_there_are() -> Result<()> {
+    let purse = Purse::start().await?;
+    let app = purse.connect("app", &[]).await?;
+    let moved = first(purse.oa(&["transfer", "operator", "app", "10"]).await?)?;
+    ensure!(field(&moved, "to").is_some_and(|to| to.starts_with("nwc:")), "{moved}");
+    ensure!(msat(&first(purse.by(&app, &["balance"]).await?)?, "balance_msat")? == 10_000);
+    failed(&purse.oa(&["transfer", "operator", "apb", "10"]).await?, 3, "apb")?;
+    let accounts = purse.oa(&["accounts"]).await?.json()?;
+    ensure!(accounts.len() == 2, "{accounts:?}");
+
+    // Nobody is connected where the connection could not be kept.
+    let file = app.to_str().context("a path")?;
+    failed(&purse.oa(&["connect", "again", "--out", file]).await?, 1, "exists already")?;
+    let connected = purse.oa(&["connections"]).await?.json()?;
+    ensure!(!connected.iter().any(|one| field(one, "name") == Some("again")), "{connected:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn connections_pay_each_other_under_their_caps() -> Result<()> {
     let purse = Purse::start().await?;
     ensure!(purse.wallet.ready().get("play_money") == Some(&Value::Bool(true)), "{}", purse.wallet.ready());
@@ -43,23 +62,6 @@ async fn connections_pay_each_other_under_their_caps() -> Result<()> {
     let more = first(purse.by(&shop, &["invoice", "60"]).await?)?;
     let more = field(&more, "invoice").context("an invoice")?;
     failed(&purse.by(&kid, &["pay", more]).await?, 4, "QUOTA_EXCEEDED")?;
-    failed(&purse.by(&kid, &["invoice", "1"]).await?, 4, "RESTRICTED")?;
-    failed(&purse.by(&kid, &["address"]).await?, 4, "RESTRICTED")?;
-
-    let history = purse.by(&shop, &["history"]).await?.json()?;
-    let oldest = history.last().and_then(|one| field(one, "description"));
-    ensure!(history.len() == 3 && oldest == Some("sweets"), "{history:?}");
-    purse.oa(&["revoke", "kid"]).await?.ok()?;
-    failed(&purse.by(&kid, &["balance"]).await?, 4, "UNAUTHORIZED")?;
-    failed(&purse.oa(&["revoke", "kid"]).await?, 3, "kid")?;
-    let listed = purse.oa(&["connections"]).await?.json()?;
-    let revoked = |one: &&Value| one.get("revoked_at").is_some_and(Value::is_u64);
-    ensure!(listed.len() == 3 && listed.iter().filter(revoked).count() == 1, "{listed:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn sigterm_ends_it_well_and_the_next_start_has_everything() -> Result<()> {
     // Its cap is raised, to be just enough, and then put down: what was spent counts on.
     purse.oa(&["cap", "kid", "--budget", "120sat/day", "--expires", "30d"]).await?.ok()?;
     first(purse.by(&kid, &["pay", more]).await?)?;
@@ -74,6 +76,24 @@ async fn sigterm_ends_it_well_and_the_next_start_has_everything() -> Result<()> 
     ensure!(listed.lines().any(|line| line.contains("kid") && line.contains("  until 20")), "{listed}");
     failed(&purse.oa(&["cap", "nobody", "--budget", "1sat/day"]).await?, 3, "nobody")?;
     failed(&purse.oa(&["cap", "kid"]).await?, 2, "--budget")?;
+    failed(&purse.by(&kid, &["invoice", "1"]).await?, 4, "RESTRICTED")?;
+    failed(&purse.by(&kid, &["address"]).await?, 4, "RESTRICTED")?;
+
+    let history = purse.by(&shop, &["history"]).await?.json()?;
+    let oldest = history.last().and_then(|one| field(one, "description"));
+    ensure!(history.len() == 3 && oldest == Some("sweets"), "{history:?}");
+    purse.oa(&["revoke", "kid"]).await?.ok()?;
+    failed(&purse.by(&kid, &["balance"]).await?, 4, "UNAUTHORIZED")?;
+    failed(&purse.oa(&["revoke", "kid"]).await?, 3, "kid")?;
+    failed(&purse.oa(&["cap", "kid", "--budget", "1sat/day"]).await?, 3, "kid")?;
+    let listed = purse.oa(&["connections"]).await?.json()?;
+    let revoked = |one: &&Value| one.get("revoked_at").is_some_and(Value::is_u64);
+    ensure!(listed.len() == 3 && listed.iter().filter(revoked).count() == 1, "{listed:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_well_and_the_next_start_has_everything() -> Result<()> {
     let mut purse = Purse::start().await?;
     let shop = purse.connect("shop", &["--account", "shop"]).await?;
     let asked = first(purse.by(&shop, &["invoice", "500"]).await?)?;
@@ -85,7 +105,6 @@ async fn sigterm_ends_it_well_and_the_next_start_has_everything() -> Result<()> 
     purse.wallet.kill().await?;
     purse.wallet.restart().await?;
     ensure!(msat(&first(purse.by(&shop, &["balance"]).await?)?, "balance_msat")? == 500_000, "kept");
-    failed(&purse.oa(&["cap", "kid", "--budget", "1sat/day"]).await?, 3, "kid")?;
     let stderr = purse.wallet.stderr()?;
     let secret = std::fs::read_to_string(&shop)?;
     let secret = secret.rsplit_once("secret=").context("a secret")?.1.trim();

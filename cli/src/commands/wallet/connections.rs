@@ -85,6 +85,11 @@ fn or_none<T, E>(
 
 pub(super) async fn connect(output: Output, wallet: &Connection, connect: Connect) -> Result<()> {
     let Connect { name, budget, scopes, expires, account, out } = connect;
+    // Before somebody is connected whose key is nowhere.
+    if let Some(file) = out.as_ref().filter(|file| std::fs::symlink_metadata(file).is_ok()) {
+        return Err(Error::new(Kind::Failed, format!("{} exists already", file.display()))
+            .hint("choose another name: a connection is never written over"));
+    }
     let keys = Keys::generate();
     let now_s = System.now_ms() / 1000;
     let new = NewConnection {
@@ -117,12 +122,12 @@ pub(super) async fn connect(output: Output, wallet: &Connection, connect: Connec
 }
 
 pub(super) async fn list(output: Output, wallet: &Connection) -> Result<()> {
+    let now_s = System.now_ms() / 1000;
     for one in all(wallet).await? {
         output.object(&one);
         let scopes: Vec<_> = one.scopes.iter().map(|scope| scope.as_str()).collect();
         let ended = ended(&one, now_s);
         let budget = one.budget.map_or_else(String::new, |budget| {
-    let now_s = System.now_ms() / 1000;
             let (used, renewal) = (one.used_msat.unwrap_or_default(), budget.renewal.as_str());
             format!("  {used} of {} used, {renewal}", budget.max_msat)
         });
@@ -138,7 +143,8 @@ pub(super) async fn list(output: Output, wallet: &Connection) -> Result<()> {
     Ok(())
 }
 
-async fn all(wallet: &Connection) -> Result<Vec<ConnectionInfo>> {
+/// Everybody who was ever connected.
+pub(super) async fn all(wallet: &Connection) -> Result<Vec<ConnectionInfo>> {
     let mut all = Vec::new();
     loop {
         let params = json!(ListConnections { offset: all.len() });
@@ -177,12 +183,6 @@ async fn named(wallet: &Connection, which: &str) -> Result<ConnectionInfo> {
         [] => Error::new(Kind::NotFound, format!("no connection is called {which:?}")),
         several => Error::new(Kind::Usage, format!("{} connections are called {which:?}", several.len())),
     };
-    let answer = admin(wallet, REVOKE_CONNECTION, json!(RevokeConnection { pubkey: one.pubkey })).await?;
-    output.object(&answer);
-    output.say(format!("{} is revoked", one.name));
-    Ok(())
-}
-
     Err(error.hint("`oa wallet connections` lists them; name one by its key"))
 }
 
@@ -210,6 +210,12 @@ pub(super) async fn cap(output: Output, wallet: &Connection, cap: Cap) -> Result
 
 pub(super) async fn revoke(output: Output, wallet: &Connection, which: &str) -> Result<()> {
     let one = named(wallet, which).await?;
+    let answer = admin(wallet, REVOKE_CONNECTION, json!(RevokeConnection { pubkey: one.pubkey })).await?;
+    output.object(&answer);
+    output.say(format!("{} is revoked", one.name));
+    Ok(())
+}
+
 /// `30d`, `12h`, `10m`, `90s`.
 fn span(text: &str) -> std::result::Result<Duration, String> {
     let bad = || format!("{text:?} is not a time such as 30d, 12h or 10m");
@@ -238,7 +244,6 @@ mod tests {
             assert!(span(bad).is_err(), "{bad}");
         }
     }
-}
 
     #[test]
     fn a_limit_is_changed_or_taken_away() {
@@ -259,3 +264,4 @@ mod tests {
         one.revoked_at = Some(2);
         assert_eq!(ended(&one, 3), "  revoked");
     }
+}

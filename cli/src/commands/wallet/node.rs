@@ -17,8 +17,8 @@ pub(super) async fn transfer(context: &Context, from: &Holder, to: &Holder, amou
     client.close().await;
     let said = said.map_err(|error| match error {
         error if error.kind == Kind::NotFound && error.message.contains("no such file") => error.hint(
-            "the node has no wallet: see `oa up --wallet-file`, or `wallet` in config.toml; --in-wallet moves money \
-             between accounts of this home's wallet",
+            "the node has no wallet, or was given one after its start: see `oa up --wallet-file`, or `wallet` in \
+             config.toml; --in-wallet moves money between accounts of this home's wallet",
         ),
         error => error,
     })?;
