@@ -59,7 +59,8 @@ impl Money {
     pub(super) fn leave(&self, under: &Under) -> Result<Leave, Error> {
         let Under { caps, tick, consent } = *under;
         let (fx, now_ms) = (self.fx(), self.now_ms());
-        let limits = caps.limits(fx.as_ref(), now_ms).map_err(|error| said(Code::Unavailable, error.to_string()))?;
+        let limits =
+            caps.limits(fx.as_ref(), now_ms).map_err(|error| said(Code::Unavailable, error.to_string()))?;
         Ok(Leave { limits, unasked: caps.unasked(fx.as_ref(), now_ms), tick, consent })
     }
 

@@ -419,7 +419,7 @@ mod tests {
         })
         .await;
         let host = format!("127.0.0.1:{}", server.port);
-        let (listed, public) = (Client::of_node(&[host.clone()]), Client::of_node(&[]));
+        let (listed, public) = (Client::of_node(std::slice::from_ref(&host)), Client::of_node(&[]));
         let ask = async |client: &Client, path: &str| {
             let asked = source(&format!("http://{host}{path}"), "/bitcoin/usd").ask(client).await;
             asked.map_err(|trouble| trouble.to_string())

@@ -82,7 +82,7 @@ mod tests {
         })
         .await;
         let domain = format!("127.0.0.1:{}", server.port);
-        let mut fixture = Fixture::with_http(Client::of_node(&[domain.clone()]));
+        let mut fixture = Fixture::with_http(Client::of_node(std::slice::from_ref(&domain)));
         let allow = vec![Site::parse(&format!("http://{domain}")).unwrap()];
         fixture.manifest.http = Http { allow, per_day, ..Http::default() };
         (server, fixture, domain)
