@@ -23,7 +23,7 @@ use crate::drivers::bunker::dial;
 use crate::engine::shared::Shared;
 use crate::keyring::{Adopted, Keyring, OwnKey};
 use crate::signer::bunker::{Bunker, Link, Patience, Silence, Wary};
-use crate::signer::{Absent, KeyCase};
+use crate::signer::{Absent, KeyCase, KeyFileError};
 use crate::store::Store;
 use crate::store::backend::BackendError;
 use crate::store::write::Write;
@@ -100,7 +100,7 @@ impl Reach {
     /// Why it cannot be opened.
     pub(crate) fn find(&self, key: &PublicKey) -> Result<Option<Adopted>, String> {
         let Some(case) = &self.case else { return Ok(None) };
-        let keys = case.find(key).map_err(|error| chain(&error))?;
+        let keys = case.find(key).map_err(|error| told(&error))?;
         Ok(keys.map(|keys| Adopted::Own(Arc::new(OwnKey::new(keys, false)))))
     }
 
@@ -156,6 +156,12 @@ impl Reach {
     }
 }
 
+/// Why a key cannot be used, and what to do about it.
+fn told(error: &KeyFileError) -> String {
+    let hint = error.hint().map_or_else(String::new, |hint| format!(": {hint}"));
+    chain(error) + &hint
+}
+
 /// The agents whose key is not of the seed, of those that are there.
 ///
 /// # Errors
@@ -208,4 +214,28 @@ pub(crate) fn start(
         }
     };
     tokio::spawn(async move { cancel.run_until_cancelled(again).await.unwrap_or(()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let case = KeyCase::new(dir.path(), None);
+        let key = case.make().unwrap().public_key();
+        let path = case.path(&key);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let said = told(&case.find(&key).unwrap_err());
+        assert!(
+            said.ends_with(&format!("can be read by others (mode 640): chmod 600 {}", path.display())),
+            "{said}"
+        );
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        assert!(case.find(&key).unwrap().is_some());
+    }
 }
