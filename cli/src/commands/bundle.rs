@@ -49,6 +49,28 @@ pub(crate) async fn export(context: &Context, name: &str, migrate: bool, file: O
     }
     // Before the agent is stopped in vain.
     let file = file.map(|path| create(path).map(|file| (path, file))).transpose()?;
+    let (made, bundle) = fetch(context, name, migrate).await.inspect_err(|_| {
+        // Else the next try would find it there.
+        if let Some((path, _)) = &file {
+            let _ = std::fs::remove_file(path);
+        }
+    })?;
+    let Some((path, mut file)) = file else { return output.bytes(&bundle) };
+    file.write_all(&bundle)?;
+    file.sync_all()?;
+    output.object(
+        &json!({ "name": name, "file": path, "bytes": bundle.len(), "migrated": made.get("migrated") }),
+    );
+    output.say(format!("{name} is in {}, {} bytes, without its key", path.display(), bundle.len()));
+    if migrate {
+        output
+            .say(format!("It is stopped here. Elsewhere: oa agent import {} --mode migrate", path.display()));
+    }
+    Ok(())
+}
+
+/// Has the node make a bundle, and reads it: what the node said of it, and its bytes.
+async fn fetch(context: &Context, name: &str, migrate: bool) -> Result<(Value, Vec<u8>)> {
     let client = connect(context).await?;
     let how = if migrate { "migrate" } else { "" };
     let made = client.ask(Verb::Call, &format!("/agents/{name}/export"), how.as_bytes().to_vec()).await?;
@@ -66,18 +88,7 @@ pub(crate) async fn export(context: &Context, name: &str, migrate: bool, file: O
     if digest(&bundle).to_string() != text(&made, "sha256") {
         return Err(Error::new(Kind::Failed, "the bundle has changed on its way").hint("export it once more"));
     }
-    let Some((path, mut file)) = file else { return output.bytes(&bundle) };
-    file.write_all(&bundle)?;
-    file.sync_all()?;
-    output.object(
-        &json!({ "name": name, "file": path, "bytes": bundle.len(), "migrated": made.get("migrated") }),
-    );
-    output.say(format!("{name} is in {}, {} bytes, without its key", path.display(), bundle.len()));
-    if migrate {
-        output
-            .say(format!("It is stopped here. Elsewhere: oa agent import {} --mode migrate", path.display()));
-    }
-    Ok(())
+    Ok((made, bundle))
 }
 
 /// A file for this user only: a bundle is an agent's whole memory.

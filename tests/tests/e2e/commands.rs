@@ -194,6 +194,30 @@ async fn a_server_that_knows_only_its_operators_address_obeys_its_key_from_elsew
 }
 
 #[tokio::test]
+async fn a_home_has_a_node_or_steers_one_elsewhere() -> Result<()> {
+    let world = World::new()?;
+    let (home, desk) = (world.home("a")?, world.home("desk")?);
+    let up = home.up().start().await?;
+    let node = field(up.ready(), "node").context("an npub")?;
+    let relay = up.relay()?;
+    desk.oa(&["connect", node, "--relay", &relay]).await?.ok()?;
+    let known = || Ok::<_, anyhow::Error>(std::fs::read_to_string(desk.dir().join("client.json"))?);
+    let before = known()?;
+    failed(&desk.oa(&["up", "--listen", "127.0.0.1:0"]).await?, 2, "steers another node")?;
+    ensure!(known()? == before && !desk.dir().join("seed").exists(), "it is what it was");
+    let other = oa_nips::nostr::ToBech32::to_bech32(&Keys::generate().public_key())?;
+    failed(&home.oa(&["connect", &other, "--relay", &relay]).await?, 1, "the home of another node")?;
+    home.oa(&["connect", node, "--relay", &relay]).await?.ok()?;
+
+    // A file that nothing came into is not in the way of the next try.
+    let file = world.path().join("nobody.oa");
+    let export = ["agent", "export", "nobody", "--out", file.to_str().context("a path")?];
+    failed(&home.oa(&export).await?, 3, "nobody")?;
+    ensure!(!file.exists(), "it is taken away again");
+    Ok(())
+}
+
+#[tokio::test]
 async fn sigterm_under_load_loses_no_mail() -> Result<()> {
     const MANY: usize = 30;
     let world = World::new()?;

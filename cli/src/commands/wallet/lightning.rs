@@ -50,7 +50,11 @@ pub(super) async fn open(
 }
 
 pub(super) async fn close(output: Output, wallet: &Connection, channel: &str, force: bool) -> Result<()> {
-    let answer = admin(wallet, "oa_close_channel", json!({ "channel": channel, "force": force })).await?;
+    let params = json!({ "channel": channel, "force": force });
+    let answer = admin(wallet, "oa_close_channel", params).await.map_err(|error| match error.hint {
+        None => error.hint("`oa wallet channels` shows the ids of those there are"),
+        Some(_) => error,
+    })?;
     output.object(&answer);
     output.say("the channel is closing");
     Ok(())
