@@ -6,9 +6,7 @@
 //! tick's view. Its reads see the tick's own writes; [`Namespace::finish`] hands what it did to the commit; what
 //! cannot wait for the commit goes through the [`journal`].
 
-use std::collections::BTreeMap;
-
-use oa_nips::files::{Code, FileType};
+use oa_nips::files::Code;
 use oa_nips::hex::Hash;
 use oa_nips::mail::{TEXT_BYTES_MAX, fits_one_message};
 use oa_nips::nostr::hashes::{Hash as _, HashEngine, sha256};
@@ -29,7 +27,7 @@ pub use path::Path;
 pub use setting::{CallMade, Consent, Done, Durable, NoConsent, Setting};
 
 use self::journal::{Journal, Line, Next, Nondeterministic, Pin};
-use self::mount::{Found, Mounts};
+use self::mount::Found;
 use self::overlay::Overlay;
 use self::rights::{Right, Role, in_agent};
 use self::service::{Change, ChangeKey, Class, Context, Effect, Span, Stat, Subject, Wake};
@@ -127,7 +125,7 @@ impl Namespace {
         }
         self.settle(&path).await?;
         let entries = self.look(&path, async |cx, found| found.mount.service.list(&cx, &found.rest).await);
-        let entries = with_mounts(&self.setting.mounts, &path, entries.await);
+        let entries = self.setting.mounts.entries(&path, entries.await);
         let entries = entries.map(|entries| visible(&path, entries));
         if self.journals_reads(&path) {
             let json =
@@ -198,7 +196,7 @@ impl Namespace {
         let found = mounts.find(&path)?;
         found.allow(&path, &change)?;
         let asked = change.clone();
-        let change = within(&found, &mounts, change)?;
+        let change = found.within(&mounts, change)?;
         // What an earlier run of the tick did without consent is answered as it was. Whoever is asked sees paths of the
         // agent's tree.
         if !self.journal.has(&journal::change_request(&path, &change))
@@ -465,38 +463,6 @@ impl Namespace {
         self.reply = reply;
         Ok(())
     }
-}
-
-/// The change as the service knows it: paths within the mount.
-pub(crate) fn within(found: &Found<'_>, mounts: &Mounts, change: Change) -> Result<Change, Error> {
-    let Change::Rename(to) = change else { return Ok(change) };
-    let target = mounts.find(&to)?;
-    if target.mount.at != found.mount.at {
-        return Err(Error::invalid(&to, format!("not under {}, like what is renamed", found.mount.at)));
-    }
-    Ok(Change::Rename(target.rest))
-}
-
-/// A folder's entries with the mounts in it; a folder of nothing but mounts is one too.
-pub(crate) fn with_mounts(
-    mounts: &Mounts,
-    path: &Path,
-    entries: Result<Vec<Stat>, Error>,
-) -> Result<Vec<Stat>, Error> {
-    let names: BTreeMap<&str, FileType> = mounts.names(path).collect();
-    let mut entries = match entries {
-        Err(error) if error.code == Code::NotFound && (!names.is_empty() || *path == Path::root()) => {
-            Vec::new()
-        }
-        entries => entries?,
-    };
-    for (name, file_type) in names {
-        if entries.iter().all(|entry| entry.name != name) {
-            entries.push(service::file(name, file_type, 0));
-        }
-    }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(entries)
 }
 
 /// The entries that the agent may touch.

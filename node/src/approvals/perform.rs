@@ -25,7 +25,7 @@ use crate::namespace::journal::change_request;
 use crate::namespace::mount::Found;
 use crate::namespace::rights::Role;
 use crate::namespace::service::{self, Change, Class, Context, Effect, Subject, Wake};
-use crate::namespace::{self, Error, Path};
+use crate::namespace::{Error, Path};
 use crate::store::backend::BackendError;
 use crate::store::row::{AgentRow, Outgoing};
 use crate::store::write::{Poke, Verdict, Write};
@@ -158,7 +158,7 @@ async fn perform(shared: &Shared, agent: AgentId, id: &str) -> Result<(), Backen
         let gone = Error::not_found(&approval.path);
         return finish(shared, done(version, approval), Err(gone), Effect::default()).await;
     };
-    let change = match found.allow(&path, &change).and_then(|()| namespace::within(&found, &mounts, change)) {
+    let change = match found.allow(&path, &change).and_then(|()| found.within(&mounts, change)) {
         Ok(change) => change,
         Err(error) => return finish(shared, done(version, approval), Err(error), Effect::default()).await,
     };

@@ -1,5 +1,6 @@
 //! The mount table: which service serves a path, and what the mount itself allows.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::path::Path;
-use super::service::{Change, FileService, FileType};
+use super::service::{Change, FileService, FileType, Stat, file};
 use crate::money::Caps;
 
 /// What a mount lets the agent do, whatever [`super::rights`] says besides.
@@ -140,6 +141,24 @@ impl Mounts {
         })
     }
 
+    /// A folder's entries with the mounts in it; a folder of nothing but mounts is one too.
+    pub(crate) fn entries(&self, folder: &Path, own: Result<Vec<Stat>, Error>) -> Result<Vec<Stat>, Error> {
+        let names: BTreeMap<&str, FileType> = self.names(folder).collect();
+        let mut entries = match own {
+            Err(error) if error.code == Code::NotFound && (!names.is_empty() || *folder == Path::root()) => {
+                Vec::new()
+            }
+            own => own?,
+        };
+        for (name, file_type) in names {
+            if entries.iter().all(|entry| entry.name != name) {
+                entries.push(file(name, file_type, 0));
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
     /// All of them, by path.
     pub fn iter(&self) -> impl Iterator<Item = &Mount> {
         let mut mounts: Vec<&Mount> = self.mounts.iter().collect();
@@ -149,6 +168,16 @@ impl Mounts {
 }
 
 impl Found<'_> {
+    /// The change as the service knows it: paths within the mount.
+    pub(crate) fn within(&self, mounts: &Mounts, change: Change) -> Result<Change, Error> {
+        let Change::Rename(to) = change else { return Ok(change) };
+        let target = mounts.find(&to)?;
+        if target.mount.at != self.mount.at {
+            return Err(Error::invalid(&to, format!("not under {}, like what is renamed", self.mount.at)));
+        }
+        Ok(Change::Rename(target.rest))
+    }
+
     /// Refuses what the mount does not allow.
     ///
     /// # Errors

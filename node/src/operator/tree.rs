@@ -21,7 +21,6 @@ use crate::namespace::rights::{self, Right, Rights, Role};
 use crate::namespace::service::{
     Change, ChangeKey, Class, Context, Effect, Span, Subject, Watch, dir, resume,
 };
-use crate::namespace::{with_mounts, within};
 use crate::store::row::{AgentRow, OpRow};
 use crate::store::write::{AgentChange, Verdict, Write};
 
@@ -218,7 +217,7 @@ impl Place {
             Err(error) => Err(error),
         };
         let own = if self.is_agents() { self.agents(admin) } else { own };
-        let mut entries = with_mounts(self.mounts(admin), &self.path, own)?;
+        let mut entries = self.mounts(admin).entries(&self.path, own)?;
         if self.agent.is_none() && self.path == Path::root() {
             entries.push(dir("agents"));
             entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -339,7 +338,7 @@ pub(super) async fn change(admin: &Admin, operation: Operation<'_>) -> Reply {
     };
     place.check(Right::Write)?;
     let found = place.found(admin)?;
-    let change = within(&found, place.mounts(admin), change)?;
+    let change = found.within(place.mounts(admin), change)?;
     if let Change::Rename(_) = &change
         && !place.rights(&place.target(&request.body)?).has(Right::Write)
     {
