@@ -38,7 +38,7 @@ Examples:
   oa dm concierge \"note buy milk\"      talk to it, from another terminal
   oa agent new alice --dm pairing      another agent
   oa ls /agents/alice                  its files; cat, tail, write, mount …
-  oa devnet                            two nodes with Lightning, and coins of no worth";
+  oa devnet                            Lightning to play with, on this machine";
 
 const OA_NODE_EXAMPLES: &str = "\
 Example, with the operator's npub as `oa key show` prints it on the operator's machine:

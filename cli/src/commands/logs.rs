@@ -24,6 +24,10 @@ async fn logs(context: &Context, client: &Client, args: &Logs) -> Result<()> {
     let mut log = Log { context, key, next: 0, whole: Whole::default(), rest: Vec::new() };
     if !args.follow {
         log.print(&client.read(&path, 0, 0).await?);
+        if log.next == 0 {
+            let nothing = if args.refused { "no mail was refused" } else { "it has not ticked yet" };
+            context.output.note(nothing);
+        }
         return Ok(());
     }
     let mut signals = Signals::catch()?;
