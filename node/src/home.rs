@@ -55,7 +55,9 @@ impl HomeError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Locked { .. } => "stop that process, or choose another home",
-            Self::Missing(_) => "`oa up`, `oa connect` or `oa-node init` makes one; --home or OA_HOME names another",
+            Self::Missing(_) => {
+                "`oa up`, `oa connect` or `oa-node init` makes one; --home or OA_HOME names another"
+            }
             Self::NotAFolder(_) => "choose another home",
             Self::NotWritable { .. } => "run as the user who owns it, or choose another home",
             Self::DiskFull(_) => "make room and start again; nothing was lost",
