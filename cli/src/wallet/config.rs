@@ -150,7 +150,19 @@ impl Config {
             Error::new(kind, format!("{}: {error}", path.display()))
                 .hint("`oa-wallet init` makes a wallet; --home names another home")
         })?;
-        toml::from_str(&text).map_err(|error| Error::new(Kind::Usage, format!("{}: {error}", path.display())))
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|error| Error::new(Kind::Usage, format!("{}: {error}", path.display())))?;
+        config.place(path.parent().unwrap_or(Path::new(".")));
+        Ok(config)
+    }
+
+    /// Files that it names are beside it, wherever the wallet is started.
+    fn place(&mut self, folder: &Path) {
+        let password = self.chain.iter_mut().filter_map(|chain| chain.bitcoind.as_mut());
+        let token = self.lsp.iter_mut().filter_map(|lsp| lsp.token_file.as_mut());
+        for file in password.map(|bitcoind| &mut bitcoind.password_file).chain(token) {
+            *file = folder.join(&file);
+        }
     }
 
     /// The relays.
@@ -230,6 +242,26 @@ impl Provider {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_beside_the_file_and_for_its_owner() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("wallet.toml");
+        let node = "02104d67a82954b6ab5da6b825dfe4d14985a314c1e12a87b084b9c4b5b77e4722";
+        let text = format!(
+            "network = \"signet\"\nrelays = [\"ws://a.b\"]\n[lsp]\nnode = \"{node}\"\naddress = \"a:1\"\n\
+             token_file = \"token\"\nfee_max_msat = 1\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let token = dir.path().join("token");
+        std::fs::write(&token, "secret\n").unwrap();
+        let lsp = || Config::load(&path).unwrap().lsp.unwrap().lsp();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(lsp().unwrap_err().to_string().contains("can be read by others"));
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(lsp().unwrap().token, Some(Password("secret".to_owned())));
+    }
 
     #[test]
     fn a_chain_has_one_source() {

@@ -1,7 +1,5 @@
 //! `oa-wallet init`: seed words, the wallet's key, `wallet.toml`, and how to get going on the chosen network.
 
-use std::path::Path;
-
 use clap::Args;
 use oa_nips::nostr::Keys;
 use oa_node::home::Home;
@@ -21,6 +19,8 @@ use crate::host::npub;
 
 /// Where `oa up` and `oa-node` have their relay by default.
 const RELAY: &str = "ws://127.0.0.1:7447";
+/// Where a bitcoind's password is, beside `wallet.toml`.
+const PASSWORD_FILE: &str = "bitcoind.password";
 
 /// `oa-wallet init`
 #[derive(Debug, Args)]
@@ -83,8 +83,7 @@ pub(crate) struct Made {
 /// What is missing, or there already.
 pub(crate) fn make(context: &Context, init: &Init) -> Result<Made> {
     let coins = if init.fake { Coins::PlayMoney } else { init.network.into() };
-    let password_file = Place::peek(&context.home).config().with_file_name("bitcoind.password");
-    let chain = if init.fake { String::new() } else { chain_of(init, &password_file)? };
+    let chain = if init.fake { String::new() } else { chain_of(init)? };
     let relays = relays(context, init)?;
     let place = Place::open(&context.home)?;
     if place.config().exists() {
@@ -170,12 +169,12 @@ fn relays(context: &Context, init: &Init) -> Result<Vec<String>> {
 }
 
 /// The lines of `[chain]`.
-fn chain_of(init: &Init, password_file: &Path) -> Result<String> {
-    let source = source_of(init, password_file)?;
+fn chain_of(init: &Init) -> Result<String> {
+    let source = source_of(init)?;
     Ok(init.sync_ms.map_or_else(|| source.clone(), |ms| format!("{source}sync_ms = {ms}\n")))
 }
 
-fn source_of(init: &Init, password_file: &Path) -> Result<String> {
+fn source_of(init: &Init) -> Result<String> {
     if let Some(url) = &init.electrum {
         return Ok(format!("electrum = {}\n", quoted(url)));
     }
@@ -185,10 +184,9 @@ fn source_of(init: &Init, password_file: &Path) -> Result<String> {
         let (host, port) = at.rsplit_once(':').ok_or_else(bad)?;
         let port: u16 = port.parse().map_err(|_| bad())?;
         return Ok(format!(
-            "bitcoind = {{ host = {}, port = {port}, user = {}, password_file = {} }}\n",
+            "bitcoind = {{ host = {}, port = {port}, user = {}, password_file = \"{PASSWORD_FILE}\" }}\n",
             quoted(host),
             quoted(user),
-            quoted(&password_file.display().to_string()),
         ));
     }
     let public = match init.network {
