@@ -1,6 +1,6 @@
 //! Consent, as owner, agent and others meet it: right person, right change, once, by the right way.
 
-#![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here is a failed test")]
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
