@@ -83,9 +83,12 @@ fn run(node: Node, lock: File, traces: Traces) -> Result<Running, StartError> {
                 Err(StartError::Start(error))
             }
         },
-        Err(NodeError::FeerateEstimationUpdateFailed | NodeError::FeerateEstimationUpdateTimeout) => {
-            Err(StartError::ChainAway)
-        }
+        // The last is what an Electrum server that is not there comes to; nobody else is connected to at a start.
+        Err(
+            NodeError::FeerateEstimationUpdateFailed
+            | NodeError::FeerateEstimationUpdateTimeout
+            | NodeError::ConnectionFailed,
+        ) => Err(StartError::ChainAway),
         Err(error) => Err(StartError::Start(error)),
     }
 }

@@ -361,8 +361,11 @@ async fn it_does_not_start_where_it_should_not() {
     std::fs::set_permissions(&fine.dir, std::fs::Permissions::from_mode(0o700)).unwrap();
     let url = server.url();
     server.shutdown().await;
-    let away = ChainSource::Esplora { url };
-    assert!(matches!(refused(Config { chain: away, ..fine }).await, StartError::ChainAway));
+    let electrum = url.replace("http://", "tcp://");
+    for away in [ChainSource::Esplora { url }, ChainSource::Electrum { url: electrum }] {
+        let refused = refused(Config { chain: away.clone(), ..fine.clone() }).await;
+        assert!(matches!(refused, StartError::ChainAway), "{away:?}: {refused}");
+    }
 }
 
 #[tokio::test]
