@@ -82,6 +82,12 @@ impl Gathered {
         self.state().failed.as_ref().map_or(Ok(()), |error| Err(BackendError::Stopped(error.to_string())))
     }
 
+    /// Whether [`Gathered::gather`] would not wait now.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.state();
+        !state.is_full() && !state.is_over
+    }
+
     /// Takes in what a unit changed; waits while the next flush is full. The answer is given when it is durable.
     pub(super) fn gather(&self, unit: Layer, answer: Answer) {
         let mut state = self.state();
