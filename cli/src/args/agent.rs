@@ -19,6 +19,9 @@ pub(crate) enum Agent {
     Rm {
         /// Its name
         name: String,
+        /// Do not ask, on a terminal
+        #[arg(long)]
+        yes: bool,
     },
     /// Let somebody in who waits, or keep out who was in
     Allow {

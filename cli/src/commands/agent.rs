@@ -1,5 +1,7 @@
 //! `oa agent`: create, list, show, remove, let in.
 
+use std::io::{BufRead as _, IsTerminal as _};
+
 use oa_nips::files::{FileType, Stat, Verb};
 use oa_node::agent::manifest::{self, Manifest};
 use oa_node::bundle::admit::Mode;
@@ -11,6 +13,7 @@ use crate::client::Client;
 use crate::commands::{bundle, connect, find, public_key, stdin};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
+use crate::output::Output;
 
 pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
     // A manifest that is wrong should not need a node to be told so.
@@ -49,7 +52,12 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
         }
         Agent::Find { what } => find::find(context, &client, &what).await?,
         Agent::Vouch { name } => find::vouch(context, &client, &name).await?,
-        Agent::Rm { name } => ctl(context, &client, &name, "remove").await?,
+        Agent::Rm { name, yes } => {
+            if !yes {
+                ask_whether_to_remove(context.output, &name)?;
+            }
+            ctl(context, &client, &name, "remove").await?;
+        }
         Agent::Allow { name, npub, not } => {
             public_key(&npub)?;
             let verb = if not { "deny" } else { "allow" };
@@ -61,6 +69,23 @@ pub(crate) async fn run(context: &Context, args: Agent) -> Result<()> {
     }
     client.close().await;
     Ok(())
+}
+
+/// Asks a person; whoever is none, such as a script, has decided.
+fn ask_whether_to_remove(output: Output, name: &str) -> Result<()> {
+    let stdin = std::io::stdin();
+    if !output.is_terminal() || !stdin.is_terminal() {
+        return Ok(());
+    }
+    output.note(format!(
+        "Remove {name} and all that it remembers, for ever? (`oa agent export {name}` keeps it) [y/N]"
+    ));
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Failed, "nothing was removed"))
 }
 
 async fn ctl(context: &Context, client: &Client, name: &str, word: &str) -> Result<()> {

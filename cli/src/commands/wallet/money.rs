@@ -72,6 +72,21 @@ pub(super) async fn pay(
     let order = PayOrder { invoice: bolt11, amount, metadata: None };
     let bill = Bill::read(&order.invoice).map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
     let amount = bill.to_pay(amount).map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
+    // A wallet answers a second order with the receipt of the first. Where it cannot be asked it decides alone.
+    let known = wallet.client.look_up(bill.payment_hash).await.ok().flatten();
+    if let Some(paid) = known.filter(|known| known.direction == Direction::Outgoing)
+        && let (State::Settled, Some(preimage)) = (paid.state, paid.proof())
+    {
+        output.object(&json!({
+            "payment_hash": bill.payment_hash,
+            "preimage": preimage.reveal(),
+            "amount_msat": paid.amount,
+            "fee_msat": paid.fees_paid,
+            "paid_before": true,
+        }));
+        output.say(format!("paid before, at {}: nothing was paid now", at(paid.created_at)));
+        return Ok(());
+    }
     match wallet.client.pay_invoice(order).await? {
         Outcome::Settled { preimage, fee } => {
             output.object(&json!({
@@ -128,7 +143,11 @@ fn line(one: &Transaction) -> String {
         State::Settled => String::new(),
         other => format!(" ({})", json!(other).as_str().unwrap_or_default()),
     };
-    let at = jiff::Timestamp::from_second(one.created_at.cast_signed()).unwrap_or_default();
     let about = one.description.as_deref().unwrap_or_default();
-    format!("{at:.0}  {sign}{}{fee}{state}  {about}", one.amount)
+    format!("{}  {sign}{}{fee}{state}  {about}", at(one.created_at), one.amount)
+}
+
+/// A time in seconds since 1970, for people.
+fn at(seconds: u64) -> String {
+    format!("{:.0}", jiff::Timestamp::from_second(seconds.cast_signed()).unwrap_or_default())
 }
