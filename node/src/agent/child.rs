@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::agent::manifest::{ALLOW_MAX, Findable, Manifest, Npub, Ws, is_name};
+use crate::namespace::mount::Access;
 
 /// Most children that an agent has at once.
 pub const CHILDREN_MAX: usize = 16;
@@ -101,6 +102,7 @@ pub fn derive(
     child.http.per_day = share.http_per_day;
     // What has no share in a budget is not passed on, nor what the parent says of itself.
     child.ws = Ws::default();
+    child.mounts.retain(|mount| !matches!(mount.access, Access::Budgeted(_)));
     child.profile = Findable { publish: parent.profile.publish, ..Findable::default() };
     if !child.dm.allow.contains(&npub) && child.dm.allow.len() < ALLOW_MAX {
         child.dm.allow.push(npub);
@@ -115,7 +117,7 @@ mod tests {
 
     use super::*;
     use crate::agent::manifest::{Level, Policy};
-    use crate::namespace::mount::Access;
+    use crate::money::Caps;
 
     fn npub() -> Npub {
         Npub(Keys::generate().public_key())
@@ -148,6 +150,26 @@ mod tests {
         assert_eq!((&child.plumb, &child.http.allow), (&parent.plumb, &parent.http.allow));
         assert_eq!(child.dm.allow, [me]);
         assert_eq!(Manifest::parse(&child.to_toml()).unwrap(), child);
+    }
+
+    #[test]
+    fn a_child_spends_nothing_until_its_owner_has_written_caps_for_it() {
+        let text = "name = \"alice\"\nprogram = \"echo\"\n[[mounts]]\npath = \"/wallet\"\n\
+                    access = { budgeted = { per_day = \"5000 sat\" } }\n";
+        let free = "name = \"alice\"\nprogram = \"echo\"\n";
+        let closed = format!("{free}[[mounts]]\npath = \"/wallet\"\naccess = \"read_only\"\n");
+        for parent in [text, free, &closed] {
+            let parent = Manifest::parse(parent).unwrap();
+            let wish = wish(json!({ "name": "scout", "share": 1 }));
+            let child = derive(&parent, npub(), None, &wish, Share::default()).unwrap();
+            assert_eq!(child.caps("/wallet"), Caps::NOTHING, "{parent:?}");
+            let kept = child.mounts.iter().filter(|mount| mount.access == Access::ReadOnly).count();
+            assert_eq!(kept, parent.mounts.iter().filter(|mount| mount.access == Access::ReadOnly).count());
+            // Its owner's word.
+            let given = Manifest { mounts: Manifest::parse(text).unwrap().mounts, ..child };
+            assert_eq!(given.caps("/wallet"), Manifest::parse(text).unwrap().caps("/wallet"));
+        }
+        assert_eq!(Manifest::parse(free).unwrap().caps("/wallet"), Caps::default());
     }
 
     #[test]

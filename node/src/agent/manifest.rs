@@ -244,13 +244,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The caps of a mount; of several that speak of it, the last holds.
+    /// The caps of a mount; of several that speak of it, the last holds. A child spends nothing until its owner has written
+    /// caps for it: else a parent could have as many times its own as it makes children.
     pub fn caps(&self, path: &str) -> Caps {
         let of = |spec: &MountSpec| match spec.access {
             Access::Budgeted(caps) if spec.path == path => Some(caps),
             _ => None,
         };
-        self.mounts.iter().rev().find_map(of).unwrap_or_default()
+        let none = if self.parent.is_some() { Caps::NOTHING } else { Caps::default() };
+        self.mounts.iter().rev().find_map(of).unwrap_or(none)
     }
 
     /// Checks what types cannot say.

@@ -96,6 +96,13 @@ pub(super) enum NoRate {
 }
 
 impl Caps {
+    /// Nothing may be spent.
+    pub const NOTHING: Self = Self {
+        per_tick: Some(Cap::Msat(Msat::ZERO)),
+        per_day: Some(Cap::Msat(Msat::ZERO)),
+        approval_above: None,
+    };
+
     /// The limits in bitcoin, whatever was consented to.
     ///
     /// # Errors

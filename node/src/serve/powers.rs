@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{OneFile, at};
-use crate::agent::manifest::{Autonomy, Category};
+use crate::agent::manifest::{Category, Manifest};
 use crate::approvals::category;
+use crate::money::Caps;
 use crate::namespace::mount::{Access, Mounts};
 use crate::namespace::path::Path;
 use crate::namespace::rights::{AGENT, Right, Role, in_agent};
@@ -16,6 +17,9 @@ use crate::namespace::service::{Change, FileType};
 
 /// A body by which `/peers/find` asks a domain, which is what may need consent there.
 const BY_NAME: &[u8] = br#"{"name":"somebody@example.com"}"#;
+
+/// Where an agent's account is.
+const WALLET: &str = "/wallet";
 
 /// A line of `/mounts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,7 +43,7 @@ pub(super) fn show(mounts: &mut Mounts) {
 }
 
 fn put(mounts: &mut Mounts, powers: Vec<Power>) {
-    let file = OneFile::value(move |cx| Ok(under(&powers, &cx.subject()?.manifest.autonomy)));
+    let file = OneFile::value(move |cx| Ok(under(&powers, &cx.subject()?.manifest)));
     mounts.mount_file(at("/mounts"), FileType::Value, Arc::new(file), "this table");
 }
 
@@ -75,14 +79,25 @@ fn power(mounts: &Mounts, path: &Path, what: &str) -> Option<Power> {
     Some(Power { access: found.mount.access, asks, may, path: path_of, what })
 }
 
-/// The table under an agent's autonomy, as JSON lines.
-fn under(powers: &[Power], autonomy: &Autonomy) -> Vec<u8> {
+/// The table under an agent's manifest, as JSON lines.
+fn under(powers: &[Power], manifest: &Manifest) -> Vec<u8> {
     let line = |power: &Power| {
-        let asks = power.asks.filter(|category| autonomy.asks(*category));
-        let json = serde_json::to_string(&Power { asks, ..power.clone() });
+        let asks = power.asks.filter(|category| manifest.autonomy.asks(*category));
+        // A child has caps that no mount says.
+        let access = match (power.access, manifest.caps(WALLET)) {
+            (Access::ReadWrite, caps) if caps != Caps::default() && is_of_wallet(power) => {
+                Access::Budgeted(caps)
+            }
+            (access, _) => access,
+        };
+        let json = serde_json::to_string(&Power { access, asks, ..power.clone() });
         json.map(|json| json + "\n").unwrap_or_default()
     };
     powers.iter().flat_map(|power| line(power).into_bytes()).collect()
+}
+
+fn is_of_wallet(power: &Power) -> bool {
+    power.path == WALLET || power.path.strip_prefix(WALLET).is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -91,7 +106,8 @@ mod tests {
 
     use super::super::fixture::Fixture;
     use super::*;
-    use crate::agent::manifest::Level;
+    use crate::agent::manifest::{Autonomy, Level, Npub};
+    use crate::namespace::blocks::Fixed;
 
     /// What `/mounts` says of a path.
     async fn said(fixture: &Fixture, path: &str) -> Value {
@@ -156,6 +172,24 @@ mod tests {
         }
         // Beneath what is disabled nothing is told of.
         assert_eq!(said(&fixture, "/http/request").await, Value::Null);
+    }
+
+    #[tokio::test]
+    async fn a_child_is_shown_to_have_nothing_to_spend() {
+        let mut fixture = fixture();
+        let mut mounts = (*fixture.mounts).clone();
+        mounts.mount(
+            at("/wallet"),
+            Arc::new(Fixed::new([(at("/balance"), String::new())]).unwrap()),
+            "money",
+        );
+        show(&mut mounts);
+        fixture.mounts = Arc::new(mounts);
+        assert_eq!(said(&fixture, "/wallet/pay").await["access"], "read_write");
+        fixture.manifest.parent = Some(Npub(super::super::fixture::someone()));
+        let nothing = json!({ "budgeted": { "per_tick": "0 sat", "per_day": "0 sat" } });
+        assert_eq!(said(&fixture, "/wallet/pay").await["access"], nothing);
+        assert_eq!(said(&fixture, "/memory").await["access"], "read_write");
     }
 
     #[tokio::test]
