@@ -43,7 +43,7 @@ pub(super) fn show(mounts: &mut Mounts) {
 }
 
 fn put(mounts: &mut Mounts, powers: Vec<Power>) {
-    let file = OneFile::value(move |cx| Ok(under(&powers, &cx.subject()?.manifest)));
+    let file = OneFile::value(move |cx| Ok(under(&powers, cx.subject()?.manifest)));
     mounts.mount_file(at("/mounts"), FileType::Value, Arc::new(file), "this table");
 }
 
