@@ -66,12 +66,12 @@ pub(crate) use config::shown;
 pub(crate) use creator::Creator;
 pub(crate) use ctl::claim;
 pub(crate) use file::OneFile;
+pub(crate) use http::Door;
 pub(crate) use node::node_mounts;
 pub(crate) use srv::Mounted;
 pub use srv::Srv;
 pub(crate) use state::StateFolder;
 pub(crate) use task::begin as begin_task;
-pub(crate) use http::Door;
 pub(crate) use wallet::may_use as may_use_wallet;
 
 /// What file servers stand on.

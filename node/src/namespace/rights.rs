@@ -201,7 +201,7 @@ pub const NODE: &[Line] = &[
     line("/wallet/invoice", ["-", "-", "rw", "-", "-"], "makes one that pays into it"),
     line("/wallet/transfer", ["-", "-", "rw", "-", "-"], "from one account to another: FROM TO AMOUNT"),
     line("/wallet/settle", ["-", "-", "rw", "-", "-"], "says how a payment ended that was left behind"),
-    line("/wallet/rate", ["-", "-", "rw", "-", "-"], "takes an exchange rate that jumped or is old for right"),
+    line("/wallet/rate", ["-", "-", "rw", "-", "-"], "takes a rate that jumped or is old for right"),
     line("/srv", ["-", "-", "r", "-", "-"], "folders and services that manifests may mount"),
 ];
 
