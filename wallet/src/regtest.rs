@@ -2,7 +2,7 @@
 //!
 //! Blocks are mined when they are asked for, coins come from a faucet, and [`Chain::serve`] answers what Lightning
 //! and on-chain wallets ask an Esplora server. It checks less than Bitcoin does, as its `ledger` says, and lives in
-//! memory: with the process it is gone, and so is every coin on it.
+//! memory: with the process it is gone, and so is every coin on it. [`Chain::serve_electrum`] answers Electrum clients.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new()?.block_on(async {
@@ -20,6 +20,7 @@
 //! ```
 
 mod block;
+mod electrum;
 mod esplora;
 mod ledger;
 mod server;
@@ -30,12 +31,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitcoin::{Address, Amount, Network, Transaction, Txid};
+use tokio::sync::watch;
 
 pub use ledger::Refusal;
 pub use server::Server;
 
 use crate::backend::Sat;
 use ledger::Ledger;
+use server::Protocol;
 
 /// Blocks a new chain has: their coins fill the faucet.
 const BLOCKS_AT_START: u32 = 10;
@@ -49,6 +52,8 @@ struct State {
     ledger: Ledger,
     /// Grows with every block, so that no two are equal.
     mined: u64,
+    /// Tells of new blocks.
+    blocks: watch::Sender<()>,
 }
 
 /// Why the faucet gave nothing.
@@ -71,7 +76,11 @@ impl Default for Chain {
 impl Chain {
     /// A chain of a few blocks.
     pub fn new() -> Self {
-        let chain = Self(Arc::new(Mutex::new(State { ledger: Ledger::new(), mined: 0 })));
+        let chain = Self(Arc::new(Mutex::new(State {
+            ledger: Ledger::new(),
+            mined: 0,
+            blocks: watch::Sender::new(()),
+        })));
         chain.mine(BLOCKS_AT_START);
         chain
     }
@@ -138,7 +147,17 @@ impl Chain {
 
     /// Begins to serve Esplora clients on `address`; port 0 takes a free one.
     pub async fn serve(&self, address: SocketAddr) -> io::Result<Server> {
-        server::serve(self.clone(), address).await
+        server::serve(self.clone(), Protocol::Esplora, address).await
+    }
+
+    /// Begins to serve Electrum clients on `address`; port 0 takes a free one.
+    pub async fn serve_electrum(&self, address: SocketAddr) -> io::Result<Server> {
+        server::serve(self.clone(), Protocol::Electrum, address).await
+    }
+
+    /// Changes with every block. Whoever then locks the ledger finds a reorganisation done.
+    fn new_blocks(&self) -> watch::Receiver<()> {
+        self.state().blocks.subscribe()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -175,6 +194,7 @@ impl State {
         let now = u32::try_from(now).unwrap_or(u32::MAX);
         let block = block::next(&self.ledger, transactions, now, self.mined);
         self.ledger.connect(block);
+        self.blocks.send_replace(());
     }
 }
 

@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ldk_node::Node;
 use ldk_node::lightning::offers::offer::OfferId;
+use ldk_node::{Node, NodeError};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -301,8 +301,15 @@ impl Backend for Ldk {
     fn sync(&self) -> Answer<'_, ()> {
         // One that is going on is waited for and not begun again, and may have begun before the newest block: what
         // comes after it has not.
+        // A first one that timed out tells nothing of the second: two threads that ask an Electrum server at once can
+        // leave an answer unread (electrum-client 0.24 wakes the one before the other lets go), which the next call reads.
         Box::pin(self.ask(|node| {
-            let synced = node.sync_wallets().and_then(|()| node.sync_wallets());
+            let synced = match node.sync_wallets() {
+                Ok(()) | Err(NodeError::WalletOperationTimeout | NodeError::TxSyncTimeout) => {
+                    node.sync_wallets()
+                }
+                Err(error) => Err(error),
+            };
             synced.map_err(|error| convert::error(error, Msat::ZERO))
         }))
     }

@@ -17,7 +17,7 @@ const PAGE_WAITING: usize = 50;
 const BLOCKS: u32 = 10;
 
 /// What a transaction should pay, in satoshis per virtual byte, whatever the hurry: blocks here are never full.
-const FEE_RATE: f64 = 1.0;
+pub(super) const FEE_RATE: f64 = 1.0;
 
 /// An answer's body.
 #[derive(Debug, PartialEq)]

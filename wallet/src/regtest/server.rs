@@ -1,4 +1,4 @@
-//! Serves a chain to Esplora clients over HTTP/1.1. Ends with [`Server::shutdown`], or when it is dropped.
+//! Serves a chain: to Esplora clients over HTTP/1.1, or to Electrum clients over TCP. Ends with [`Server::shutdown`], or when it is dropped.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,8 +17,9 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::Chain;
 use super::esplora::{self, Body, Failure};
+use super::{Chain, electrum};
+use crate::backend::ldk::ChainSource;
 
 /// Most clients at once; the next waits. A wallet keeps about five connections open.
 const CONNECTIONS_MAX: usize = 128;
@@ -26,10 +27,18 @@ const CONNECTIONS_MAX: usize = 128;
 /// Largest transaction that is read, in bytes of its hex: a block's worth.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// What is spoken.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Protocol {
+    Esplora,
+    Electrum,
+}
+
 /// A chain that listens.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    protocol: Protocol,
     stop: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
@@ -37,7 +46,18 @@ pub struct Server {
 impl Server {
     /// Where clients find it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        match self.protocol {
+            Protocol::Esplora => format!("http://{}", self.address),
+            Protocol::Electrum => format!("tcp://{}", self.address),
+        }
+    }
+
+    /// What a Lightning node is told, to find it.
+    pub fn source(&self) -> ChainSource {
+        match self.protocol {
+            Protocol::Esplora => ChainSource::Esplora { url: self.url() },
+            Protocol::Electrum => ChainSource::Electrum { url: self.url() },
+        }
     }
 
     /// Where it listens.
@@ -62,15 +82,15 @@ impl Drop for Server {
 }
 
 /// Begins to serve `chain` on `address`; port 0 takes a free one.
-pub(super) async fn serve(chain: Chain, address: SocketAddr) -> io::Result<Server> {
+pub(super) async fn serve(chain: Chain, protocol: Protocol, address: SocketAddr) -> io::Result<Server> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();
-    let task = tokio::spawn(accept(listener, chain, stop.clone()));
-    Ok(Server { address, stop, task: Some(task) })
+    let task = tokio::spawn(accept(listener, chain, protocol, stop.clone()));
+    Ok(Server { address, protocol, stop, task: Some(task) })
 }
 
-async fn accept(listener: TcpListener, chain: Chain, stop: CancellationToken) {
+async fn accept(listener: TcpListener, chain: Chain, protocol: Protocol, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -88,7 +108,10 @@ async fn accept(listener: TcpListener, chain: Chain, stop: CancellationToken) {
             Ok((stream, _)) => {
                 let (chain, stop) = (chain.clone(), stop.clone());
                 connections.spawn(async move {
-                    connection(stream, chain, stop).await;
+                    match protocol {
+                        Protocol::Esplora => connection(stream, chain, stop).await,
+                        Protocol::Electrum => electrum::connection(stream, chain, stop).await,
+                    }
                     drop(permit);
                 });
             }

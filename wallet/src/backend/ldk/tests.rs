@@ -1,5 +1,6 @@
 //! Two real nodes on a chain of our own: the suite that every backend passes, and what only they do.
 
+mod electrum;
 mod lsp;
 mod torn;
 
@@ -37,12 +38,11 @@ fn free_port() -> u16 {
 }
 
 fn config(dir: &TempDir, server: &Server, port: u16, alias: &str) -> Config {
-    let chain = ChainSource::Esplora { url: server.url() };
     Config {
         sync: SyncRate::OnDemand,
         alias: alias.to_owned(),
         listen: vec![format!("127.0.0.1:{port}")],
-        ..Config::new(dir.path().join("node"), Network::Regtest, chain)
+        ..Config::new(dir.path().join("node"), Network::Regtest, server.source())
     }
 }
 
@@ -59,6 +59,10 @@ impl World {
     async fn new() -> Self {
         let chain = Chain::new();
         let server = chain.serve("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        Self::on(chain, server).await
+    }
+
+    async fn on(chain: Chain, server: Server) -> Self {
         let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
         let ports = [free_port(), free_port()];
         let began = Instant::now();
@@ -96,7 +100,10 @@ async fn usable(node: &Ldk) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_does_what_every_backend_does() {
-    let world = World::new().await;
+    whole_suite(World::new().await).await;
+}
+
+async fn whole_suite(world: World) {
     let (alice, bob) = (world.alice.balance().await.unwrap(), world.bob.balance().await.unwrap());
     let all = alice.in_channels.get() + bob.in_channels.get() + ANCHORS_MSAT;
     assert_eq!(all, CAPACITY.0 * 1_000, "both sides together own the channel, to the millisatoshi");
@@ -108,7 +115,10 @@ async fn it_does_what_every_backend_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_channel_gives_back_to_each_what_is_its_own() {
-    let world = World::new().await;
+    closed_and_given_back(World::new().await).await;
+}
+
+async fn closed_and_given_back(world: World) {
     let invoice = world.bob.invoice(asked(Some(98_765_432), "")).await.unwrap();
     let payment = world.alice.pay(&invoice.bolt11, None, Msat::ZERO).await.unwrap();
     let (_, _, fee) = settled(&world.alice, &payment).await;
@@ -192,7 +202,10 @@ async fn held_money_is_not_claimed_after_its_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reorganisation_loses_nothing() {
-    let world = World::new().await;
+    reorganised(World::new().await).await;
+}
+
+async fn reorganised(world: World) {
     let channel = world.alice.channels().await.unwrap().remove(0);
     let funding = channel.funding_txid.unwrap().parse().unwrap();
     assert!(world.chain.transaction(&funding).unwrap().1.is_some());
