@@ -74,10 +74,15 @@ async fn turn(
             plan.hold(sender, until_ms);
             continue;
         }
+        ahead.begin().await;
+        // First whether it may tick, then what on: what left the inbox before it could is gone by then.
+        let row = match may_tick(shared, agent)? {
+            Ok(row) => row,
+            Err(left) => return Ok(left),
+        };
         // It may have made room for another meanwhile.
         let Some(waiting) = shared.decided.waiting(agent, seq)? else { continue };
-        ahead.begin().await;
-        let Some(begun) = begin(shared, agent, seq, waiting)? else { return Ok(Left::More) };
+        let begun = begin(shared, row, seq, waiting)?;
         if !step(shared, blocked, begun, ahead).await? {
             return Ok(Left::More);
         }
@@ -89,17 +94,22 @@ async fn turn(
     Ok(Left::More)
 }
 
-/// What a tick starts from; nothing when the agent may not tick now.
-fn begin(shared: &Shared, agent: AgentId, seq: u64, waiting: Waiting) -> Result<Option<Begun>, BackendError> {
+/// The agent, if it may tick now; else how its turn ends.
+fn may_tick(shared: &Shared, agent: AgentId) -> Result<Result<AgentRow, Left>, BackendError> {
     if shared.tenure.epoch_of(agent).is_none() {
-        return Ok(None);
+        return Ok(Err(Left::Until(shared.time.now_ms().saturating_add(NOT_HELD_MS))));
     }
-    let Some(row) = shared.decided.agent(agent)?.filter(|row| row.lifecycle.ticks()) else { return Ok(None) };
-    let manifest = shared.manifests.get(&shared.decided, agent, row.version)?;
+    // Whoever lets it tick again says so, and its mail is looked at then.
+    Ok(shared.decided.agent(agent)?.filter(|row| row.lifecycle.ticks()).ok_or(Left::Empty))
+}
+
+/// What a tick starts from.
+fn begin(shared: &Shared, row: AgentRow, seq: u64, waiting: Waiting) -> Result<Begun, BackendError> {
+    let manifest = shared.manifests.get(&shared.decided, row.id, row.version)?;
     let trust = world::trust(&shared.decided, &row, &manifest, &waiting.envelope)?;
     let Waiting { envelope, failures, journaled, .. } = waiting;
     let (row, envelope) = (Arc::new(row), Arc::new(envelope));
-    Ok(Some(Begun { row, manifest, seq, envelope, failures, journaled, trust }))
+    Ok(Begun { row, manifest, seq, envelope, failures, journaled, trust })
 }
 
 /// One envelope; answers whether the turn may go on.

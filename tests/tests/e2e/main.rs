@@ -18,6 +18,7 @@ mod discovery;
 mod doctor;
 mod first_light;
 mod http;
+mod idle;
 mod interop;
 mod lease;
 mod life;
