@@ -302,12 +302,15 @@ impl Backend for Ldk {
         // One that is going on is waited for and not begun again, and may have begun before the newest block: what
         // comes after it has not.
         // A first one that timed out tells nothing of the second: two threads that ask an Electrum server at once can
-        // leave an answer unread (electrum-client 0.24 wakes the one before the other lets go), which the next call reads.
+        // leave an answer unread (electrum-client 0.24 wakes one before the other lets go), which the next call reads.
         Box::pin(self.ask(|node| {
             let synced = match node.sync_wallets() {
-                Ok(()) | Err(NodeError::WalletOperationTimeout | NodeError::TxSyncTimeout) => {
-                    node.sync_wallets()
-                }
+                Ok(())
+                | Err(
+                    NodeError::WalletOperationTimeout
+                    | NodeError::TxSyncTimeout
+                    | NodeError::FeerateEstimationUpdateTimeout,
+                ) => node.sync_wallets(),
                 Err(error) => Err(error),
             };
             synced.map_err(|error| convert::error(error, Msat::ZERO))

@@ -1,5 +1,5 @@
-//! The same on an Electrum server. A forced close is not among it: it sends while it syncs, and LDK's Electrum client may
-//! then lose an answer until its next call, ten seconds later (see `Ldk::sync`), which that test has no time for.
+//! The same on an Electrum server. A forced close is not among it: it sends while it syncs, and the client may
+//! then leave an answer unread until its next call, up to 20 s later (see `Ldk::sync`): no time for that there.
 
 use super::*;
 
