@@ -1,7 +1,7 @@
 //! `oa-node doctor`: what a node in this home needs, looked at one thing after the other. Mends nothing.
 //!
-//! It opens the database only where no node runs. What a check cannot see it says, and what is wrong with the command that
-//! mends it.
+//! It opens the database only where no node runs; as at a start, that brings one of an older format to this program's. What
+//! a check cannot see it says, and what is wrong with the command that mends it.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
